@@ -1,0 +1,89 @@
+//! Room events between nodes: what the rest of the house may ask of a bus. `redis` is the one between nodes, `local`
+//! the one within a single node. Both keep the contract below; one suite proves both.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use shared::envelope::Notice;
+use shared::{Envelope, Room};
+use tokio::sync::mpsc;
+
+/// A bus between nodes.
+///
+/// **Delivery.** An envelope reaches every node that is subscribed to at least one of its rooms when it is published, once
+/// for each node, at most once. What is published while a node's link is broken is not delivered to it later; the node is
+/// told by `Incoming::Interrupted`.
+///
+/// **Order.** Envelopes with a position come out in the order of their `event_seq` within their conversation, each once,
+/// whoever published them and however often: one that comes early waits on the bus for its elder, a repeat is dropped.
+/// Every node hears the envelopes of one conversation in the same order. Envelopes without a position are in the order
+/// published by one node.
+///
+/// **Failure.** An error says that nothing is known: some may have been published. Publishing again is safe where there is
+/// a position.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Publishes in the order given, in one round trip. One outcome for each envelope; those without a position are
+    /// always `Published`.
+    async fn publish(&self, envelopes: &[Publication]) -> Result<Vec<PublishOutcome>, BusError>;
+
+    /// Tells every node, this one included, whatever rooms it is subscribed to.
+    async fn announce(&self, notice: &Notice) -> Result<(), BusError>;
+
+    /// Subscribes this node to rooms: what is published after this returned will be heard. Subscriptions survive a
+    /// broken link. Not counted: the caller keeps count of who wants a room.
+    async fn subscribe(&self, rooms: &[Room]) -> Result<(), BusError>;
+
+    /// Ends the subscription to rooms. What is still under way may be heard.
+    async fn unsubscribe(&self, rooms: &[Room]) -> Result<(), BusError>;
+
+    /// What this node hears. Taken once, by the relay. The queue is bounded: a relay that does not keep up slows down the
+    /// link's reader, and in the end the link is cut and `Interrupted`.
+    fn incoming(&self) -> Option<mpsc::Receiver<Incoming>>;
+
+    /// Whether both the way out and the way in work just now. Bounded in time.
+    async fn check(&self) -> Result<(), BusError>;
+
+    /// Ends the links, after what was published went out.
+    async fn close(&self);
+}
+
+/// An envelope to be published.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The envelope.
+    pub envelope: Arc<Envelope>,
+    /// For a conversation the bus has forgotten (long idle, or Redis came back empty): the caller vouches that every
+    /// change before this `event_seq` has been published, so the bus may begin there. `None`: the bus answers
+    /// `UnknownHead` instead of guessing. An `event_seq` of 1 needs no voucher.
+    pub begins_at: Option<shared::EventSeq>,
+}
+
+/// What became of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// It went out.
+    Published,
+    /// It had gone out before.
+    Repeat,
+    /// It waits on the bus for its elder. It is lost if the bus forgets it: keep it in the outbox.
+    Parked,
+    /// The bus does not know where the conversation stands: say it with `begins_at`.
+    UnknownHead,
+}
+
+/// What a node hears.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// An envelope for some room this node is subscribed to.
+    Envelope(Arc<Envelope>),
+    /// News for the node.
+    Notice(Notice),
+    /// The link was broken and is back, with all its subscriptions: something may have been missed.
+    Interrupted,
+}
+
+/// A bus that can't be reached, or is too slow.
+#[derive(Debug, thiserror::Error)]
+#[error("the bus is unavailable: {0}")]
+pub struct BusError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

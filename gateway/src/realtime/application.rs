@@ -1,0 +1,166 @@
+//! What the realtime layer asks of the program that runs on it, and what it hands to it.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{Ack, Socket};
+
+/// A program whose sockets these are.
+///
+/// For one socket the calls come one at a time: `connect`, then `event` for each event in the order it was sent, then
+/// `disconnect` once, whatever ended it (not where `connect` refused). While a future of one socket is pending, that
+/// connection goes on writing and keeping its heartbeat, but reads no further: a slow program slows its client down. So a
+/// future must end by itself in bounded time; it is dropped when the connection ends.
+pub trait Application: Send + Sync + 'static {
+    /// What the program keeps for one socket.
+    type Session: Send + Sync + 'static;
+
+    /// A client asks to come in: Socket.IO's CONNECT, or a plain socket's token. What is emitted to the socket before
+    /// this returns is held back and follows the acceptance; on a refusal it is dropped.
+    fn connect(
+        &self,
+        socket: &Socket,
+        request: ConnectRequest,
+    ) -> impl Future<Output = Result<Arc<Self::Session>, Refusal>> + Send;
+
+    /// An event came in.
+    fn event(
+        &self,
+        socket: &Socket,
+        session: &Arc<Self::Session>,
+        event: IncomingEvent,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// The socket is gone. Must not block.
+    fn disconnect(&self, socket: &Socket, session: &Arc<Self::Session>, reason: DisconnectReason);
+}
+
+/// How a socket came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Engine.IO over WebSocket.
+    WebSocket,
+    /// Engine.IO over HTTP long-polling.
+    Polling,
+    /// JSON frames at `/ws`.
+    Plain,
+}
+
+impl Transport {
+    /// The name in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Polling => "polling",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// What was known when the connection was made. Shared by the sockets of one connection.
+#[derive(Debug, Clone)]
+pub struct Handshake {
+    /// The client's address, after trusted proxies.
+    pub remote: IpAddr,
+    /// The `Authorization` header, where there was one. Never logged.
+    pub authorization: Option<Secret>,
+}
+
+/// A string that `Debug` never shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// A client that asks to come in.
+#[derive(Debug)]
+pub struct ConnectRequest {
+    /// The Socket.IO namespace; `/` for plain sockets.
+    pub namespace: String,
+    /// Socket.IO's `auth` payload; for a plain socket the data of its `authenticate` frame, or `None` where the
+    /// `Authorization` header is meant. Holds a token: never logged.
+    pub auth: Option<Box<RawValue>>,
+}
+
+/// A client that is not let in.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// In words: `connect_error`'s `message`.
+    pub message: String,
+    /// For programs: `connect_error`'s `data`.
+    pub data: Box<RawValue>,
+    /// The status that answers a plain WebSocket handshake.
+    pub http_status: u16,
+    /// The whole body that answers a plain WebSocket handshake, or the data of an acknowledgement: an error envelope.
+    pub body: Box<RawValue>,
+    /// The close code of a plain socket that is already open.
+    pub close_code: u16,
+}
+
+/// An event from a client.
+#[derive(Debug)]
+pub struct IncomingEvent {
+    /// Its name.
+    pub name: String,
+    /// Its arguments after the name: a JSON array. Binary ones stand as `{"_placeholder":true,"num":N}`.
+    pub args: Box<RawValue>,
+    /// The binary arguments, by `num`.
+    pub attachments: Vec<Bytes>,
+    /// How to answer, where an answer was asked for.
+    pub ack: Option<Ack>,
+}
+
+/// Why a socket ended, for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DisconnectReason {
+    /// The client said goodbye.
+    ClientDisconnect,
+    /// The connection broke or was closed from the other end.
+    TransportClose,
+    /// No heartbeat.
+    PingTimeout,
+    /// The client broke the protocol.
+    ProtocolError,
+    /// More than its outbox holds waits to be sent.
+    TooSlow,
+    /// The program closed it: its token expired or was revoked.
+    Unauthorized,
+    /// The node is going.
+    Draining,
+}
+
+impl DisconnectReason {
+    /// The name in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientDisconnect => "client_disconnect",
+            Self::TransportClose => "transport_close",
+            Self::PingTimeout => "ping_timeout",
+            Self::ProtocolError => "protocol_error",
+            Self::TooSlow => "too_slow",
+            Self::Unauthorized => "unauthorized",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// How the program ends a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseKind {
+    /// For good: Socket.IO's DISCONNECT, so that a stock client does not come back by itself; a plain socket's 4401.
+    Unauthorized,
+    /// The token ran out: the transport is closed, so that a stock client comes back with a fresh one; 4401.
+    Expired,
+    /// The node is going: the transport is closed, so that a stock client comes back elsewhere; 1012.
+    Draining,
+    /// Come back later: the transport is closed; 1013.
+    TooSlow,
+}

@@ -1,0 +1,12 @@
+//! How a store fails.
+
+/// A failed call. Its text may name tables and hosts, never a row's content.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached, is too slow, or has no free connection: worth another try later.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database answered, and not as this program expects.
+    #[error("the database refused: {0}")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

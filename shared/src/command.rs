@@ -1,0 +1,104 @@
+//! What clients ask for over a socket: the events' names and payloads. REST bodies that mean the same use the same types.
+
+use serde::Deserialize;
+
+use crate::ids::{ConversationId, EventSeq, Seq};
+
+/// Names of the client's events.
+#[expect(missing_docs, reason = "the names say it")]
+pub mod name {
+    pub const JOIN_CONVERSATION: &str = "joinConversation";
+    pub const LEAVE_CONVERSATION: &str = "leaveConversation";
+    pub const CHAT_MESSAGE: &str = "chatMessage";
+    pub const TYPING: &str = "typing";
+    pub const MARK_AS_READ: &str = "markAsRead";
+    pub const GET_ONLINE_USERS: &str = "getOnlineUsers";
+    pub const SYNC: &str = "sync";
+    pub const AUTHENTICATE: &str = "authenticate";
+}
+
+/// `joinConversation` and `leaveConversation`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConversationRef {
+    /// Which conversation.
+    pub conversation_id: ConversationId,
+}
+
+/// `chatMessage`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SendMessage {
+    /// Where to say it.
+    pub conversation_id: ConversationId,
+    /// What to say: the rest of this struct's contents.
+    #[serde(flatten)]
+    pub draft: Draft,
+}
+
+/// A message to be said; the body of the REST call, where the path names the conversation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Draft {
+    /// The text, kept exactly as it is.
+    pub message: String,
+    /// The sender's own name for it, 1 to 64 characters.
+    #[serde(default)]
+    pub client_message_id: Option<String>,
+}
+
+/// `typing`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Typing {
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// Whether the user is writing just now.
+    pub is_typing: bool,
+}
+
+/// `markAsRead`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MarkAsRead {
+    /// Where.
+    pub conversation_id: ConversationId,
+    /// The last message read; the conversation's last if not given.
+    #[serde(default)]
+    pub up_to_seq: Option<Seq>,
+}
+
+/// `sync`, and the body of `POST /api/chat/sync`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sync {
+    /// What the caller has; without it, the heads of all its conversations are answered.
+    #[serde(default)]
+    pub conversations: Option<Vec<SyncPosition>>,
+    /// The most events to answer for each conversation.
+    #[serde(default)]
+    pub limit: Option<i64>,
+}
+
+/// How much of one conversation's log a caller has.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncPosition {
+    /// Which conversation.
+    pub conversation_id: ConversationId,
+    /// The last change the caller has seen; 0 for none.
+    pub after_event_seq: EventSeq,
+}
+
+/// `authenticate`. Its `Debug` never shows the token.
+#[derive(Clone, PartialEq, Deserialize)]
+pub struct Authenticate {
+    /// An access token.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Authenticate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authenticate").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! The wire grammars: bytes to packets and back. No state, no I/O.
