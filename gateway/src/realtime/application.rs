@@ -19,13 +19,19 @@ pub trait Application: Send + Sync + 'static {
     /// What the program keeps for one socket.
     type Session: Send + Sync + 'static;
 
+    /// Whether a Socket.IO namespace exists. One that does not is refused before `connect` is asked.
+    fn accepts_namespace(&self, namespace: &str) -> bool {
+        namespace == "/"
+    }
+
     /// A client asks to come in: Socket.IO's CONNECT, or a plain socket's token. What is emitted to the socket before
-    /// this returns is held back and follows the acceptance; on a refusal it is dropped.
+    /// this returns is held back and follows the acceptance; on a refusal it is dropped. Where the connection ends first,
+    /// the future is dropped and nothing else is called: what it holds by then must let go by itself.
     fn connect(
         &self,
         socket: &Socket,
         request: ConnectRequest,
-    ) -> impl Future<Output = Result<Arc<Self::Session>, Refusal>> + Send;
+    ) -> impl Future<Output = Result<Accepted<Self::Session>, Refusal>> + Send;
 
     /// An event came in.
     fn event(
@@ -88,6 +94,15 @@ pub struct ConnectRequest {
     /// Socket.IO's `auth` payload; for a plain socket the data of its `authenticate` frame, or `None` where the
     /// `Authorization` header is meant. Holds a token: never logged.
     pub auth: Option<Box<RawValue>>,
+}
+
+/// A client that is let in.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// What the program keeps for the socket.
+    pub session: Arc<S>,
+    /// What a plain socket's `authenticate` frame is acknowledged with, where it has an `id`. `None`: with `null`.
+    pub answer: Option<Box<RawValue>>,
 }
 
 /// A client that is not let in.

@@ -2,14 +2,9 @@
 
 mod application;
 mod event;
+mod outbox;
+mod socket;
 
 pub use application::*;
 pub use event::Event;
-
-/// A socket of one client: a cheap handle.
-#[derive(Debug, Clone)]
-pub struct Socket;
-
-/// Answers one event, once.
-#[derive(Debug)]
-pub struct Ack;
+pub use socket::{Ack, Answer, NoAnswer, Protocol, Socket};
