@@ -1,6 +1,9 @@
 //! Room events between nodes: what the rest of the house may ask of a bus. `redis` is the one between nodes, `local`
 //! the one within a single node. Both keep the contract below; one suite proves both.
 
+pub mod local;
+pub mod metrics;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -1,6 +1,8 @@
 //! What nodes count together: who is online, and how often somebody tried. Redis between nodes (`redis`), memory within
 //! a single one (`local`). Room events are the bus's, not this one's.
 
+pub mod local;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +17,24 @@ pub const OFFLINE_GRACE: Duration = Duration::from_secs(15);
 /// How long a node that stopped renewing is taken for alive. With the grace it must stay below 60 s.
 pub const NODE_LEASE: Duration = Duration::from_secs(20);
 
+/// How long absences are forgiven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresenceSettings {
+    /// From a person's last departure to their absence.
+    pub grace: Duration,
+    /// From a node's last sign to its death.
+    pub lease: Duration,
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self {
+            grace: OFFLINE_GRACE,
+            lease: NODE_LEASE,
+        }
+    }
+}
+
 /// Who is online, over all nodes.
 ///
 /// A person is online from their first socket on any node until `OFFLINE_GRACE` after their last left. A node that dies
@@ -28,7 +48,8 @@ pub trait Presence: Send + Sync + 'static {
     async fn depart(&self, user: UserId) -> Result<(), BusError>;
 
     /// Renews this node's lease; to be called every few seconds. `here` is everyone with a socket on this node: what
-    /// the store has lost of them (a Redis that came back empty) is put back, without anybody turning online by it.
+    /// the store has lost of them (a Redis that came back empty) is put back, without anybody turning online by it. Who is not
+    /// among them has departed: so a `depart` that failed is made good. The list must be fresh.
     async fn renew(&self, here: &[(UserId, Role)]) -> Result<(), BusError>;
 
     /// Takes out whoever's grace or node has ended, and returns them: each person to one caller only.
