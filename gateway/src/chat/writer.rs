@@ -109,7 +109,7 @@ impl Writer {
     async fn append(&self, messages: &[NewMessage]) -> Result<crate::store::AppendOutcome, StoreError> {
         let begun = Instant::now();
         let outcome = self.store.append(messages, &*self.admit).await;
-        histogram!(names::COMMIT_SECONDS).record(begun.elapsed().as_secs_f64());
+        histogram!(names::COMMIT).record(begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
         histogram!(names::COMMIT_BATCH_SIZE).record(messages.len() as f64);
         outcome

@@ -1,0 +1,145 @@
+//! This node's sockets: which are in which room, and how an event gets to all of them. It knows no Redis: what comes from
+//! other nodes is handed in by the relay.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::counter;
+use parking_lot::Mutex;
+use shared::{Delivery, Room, UserId};
+
+use crate::realtime::{Event, Socket};
+use crate::telemetry::metrics as names;
+
+/// Rooms are spread over this many locks, so that joins and deliveries rarely meet.
+const SHARDS: usize = 64;
+
+/// A socket with what the hub must know of its owner.
+pub trait Member: Send + Sync + 'static {
+    /// The socket.
+    fn socket(&self) -> &Socket;
+
+    /// Whose it is.
+    fn user(&self) -> UserId;
+}
+
+/// The rooms of one node.
+pub struct Hub<M> {
+    shards: Box<[Mutex<Rooms<M>>]>,
+    hasher: RandomState,
+    next_key: AtomicU64,
+}
+
+type Rooms<M> = HashMap<Room, HashMap<MemberKey, Arc<M>>>;
+
+/// A member's name within its hub: cheaper to hash than a socket's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberKey(u64);
+
+impl<M: Member> Hub<M> {
+    /// A hub without rooms.
+    pub fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            next_key: AtomicU64::new(0),
+        }
+    }
+
+    /// A name for a member that will join.
+    pub fn key(&self) -> MemberKey {
+        MemberKey(self.next_key.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Puts a member into a room; false where it was in.
+    pub fn join(&self, room: Room, key: MemberKey, member: &Arc<M>) -> bool {
+        self.shard(room).lock().entry(room).or_default().insert(key, member.clone()).is_none()
+    }
+
+    /// Takes a member out of a room; false where it was not in.
+    pub fn leave(&self, room: Room, key: MemberKey) -> bool {
+        let mut rooms = self.shard(room).lock();
+        let Some(members) = rooms.get_mut(&room) else { return false };
+        let left = members.remove(&key).is_some();
+        if members.is_empty() {
+            rooms.remove(&room);
+        }
+        left
+    }
+
+    /// Empties a room that is no more, and returns who was in it.
+    pub fn close(&self, room: Room) -> Vec<MemberKey> {
+        let members = self.shard(room).lock().remove(&room).unwrap_or_default();
+        members.into_keys().collect()
+    }
+
+    /// Everybody in a room.
+    pub fn members(&self, room: Room) -> Vec<Arc<M>> {
+        self.shard(room).lock().get(&room).map(|members| members.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Sends an event to every member of its rooms, once each, and to the socket that caused it what that one is to hear.
+    /// Never waits. Returns how many sockets it went to.
+    pub fn deliver(&self, delivery: &Delivery, volatile: bool) -> usize {
+        let event = Arc::new(Event::new(&*delivery.event, delivery.data.clone(), volatile));
+        let for_origin = delivery
+            .origin
+            .as_ref()
+            .and_then(|origin| origin.event.as_deref())
+            .map(|name| Arc::new(Event::new(name, delivery.data.clone(), volatile)));
+        let mut sent = 0;
+        let mut send = |member: &M| {
+            if delivery.except_user == Some(member.user()) {
+                return;
+            }
+            let socket = member.socket();
+            match &delivery.origin {
+                Some(origin) if origin.socket == *socket.id() => {
+                    if let Some(event) = &for_origin {
+                        socket.emit(event);
+                        sent += 1;
+                    }
+                }
+                _ => {
+                    socket.emit(&event);
+                    sent += 1;
+                }
+            }
+        };
+        // An emit only queues, so a room's lock is held while its members are gone through.
+        if let [room] = delivery.rooms.as_slice() {
+            if let Some(members) = self.shard(*room).lock().get(room) {
+                members.values().for_each(|member| send(member));
+            }
+        } else {
+            let mut seen = HashSet::new();
+            for room in &delivery.rooms {
+                if let Some(members) = self.shard(*room).lock().get(room) {
+                    for (key, member) in members {
+                        if seen.insert(*key) {
+                            send(member);
+                        }
+                    }
+                }
+            }
+        }
+        counter!(names::EVENTS, "direction" => "out", "event" => names::event_label(&delivery.event))
+            .increment(sent as u64);
+        sent
+    }
+
+    fn shard(&self, room: Room) -> &Mutex<Rooms<M>> {
+        let hash = self.hasher.hash_one(room);
+        // The remainder is below the number of shards, so it fits.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
+        &self.shards[(hash % SHARDS as u64) as usize]
+    }
+}
+
+impl<M: Member> Default for Hub<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
