@@ -65,10 +65,7 @@ impl Failure {
     pub fn rate_limited(retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
-            ..Self::new(
-                ErrorCode::RateLimited,
-                "too many attempts, try again later",
-            )
+            ..Self::new(ErrorCode::RateLimited, "too many attempts, try again later")
         }
     }
 
@@ -266,9 +263,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_rounded_up() {
-        let after = |millis| {
-            Failure::rate_limited(Duration::from_millis(millis)).retry_after_seconds()
-        };
+        let after =
+            |millis| Failure::rate_limited(Duration::from_millis(millis)).retry_after_seconds();
         assert_eq!(after(0), Some(1));
         assert_eq!(after(1), Some(1));
         assert_eq!(after(1000), Some(1));

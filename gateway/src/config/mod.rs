@@ -319,9 +319,9 @@ fn optional_address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse()
-        .map(Some)
-        .map_err(|_| "must be an IP address and a port, such as 127.0.0.1:9464, or empty".to_owned())
+    text.parse().map(Some).map_err(|_| {
+        "must be an IP address and a port, such as 127.0.0.1:9464, or empty".to_owned()
+    })
 }
 
 fn is_mysql(url: &str) -> bool {
@@ -332,9 +332,8 @@ fn database_url(text: &str) -> Result<Secret, String> {
     if text.starts_with("sqlite:") {
         return Ok(Secret::new(text));
     }
-    mysql_url(text).map_err(|_| {
-        "must be sqlite://path or mysql://user:password@host:port/database".to_owned()
-    })
+    mysql_url(text)
+        .map_err(|_| "must be sqlite://path or mysql://user:password@host:port/database".to_owned())
 }
 
 fn mysql_url(text: &str) -> Result<Secret, String> {

@@ -66,9 +66,8 @@ impl<'a> Reader<'a> {
             Default::None(_) => "",
         };
         self.find(setting, &parse).unwrap_or_else(|| {
-            parse(default).unwrap_or_else(|problem| {
-                unreachable!("the default of {} {problem}", setting.name)
-            })
+            parse(default)
+                .unwrap_or_else(|problem| unreachable!("the default of {} {problem}", setting.name))
         })
     }
 

@@ -158,7 +158,11 @@ fn every_wrong_setting_is_named_at_once() {
     for (name, _) in wrong {
         assert!(named.contains(&name), "{name} is not named: {error}");
     }
-    assert!(error.to_string().contains("PORT must be a whole number from 0 to 65535, not \"65536\""));
+    assert!(
+        error
+            .to_string()
+            .contains("PORT must be a whole number from 0 to 65535, not \"65536\"")
+    );
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Every metric's name, kind and help, in one table, and the label values that must be bounded.
 
-
 /// Open sockets. Labels: `transport`, `role`.
 pub const CONNECTIONS: &str = "chat_connections";
 /// Sockets that were let in.
