@@ -2,9 +2,13 @@
 
 pub mod auth;
 pub mod bus;
+pub mod chat;
 pub mod cluster;
 pub mod config;
 pub mod failure;
+pub mod hub;
 pub mod realtime;
+pub mod relay;
+pub mod session;
 pub mod store;
 pub mod telemetry;
