@@ -1,5 +1,7 @@
 //! A chat gateway: one stateless node. `ARCHITECTURE.md` is the map of the modules below.
 
+pub mod api;
+pub mod app;
 pub mod auth;
 pub mod bus;
 pub mod chat;

@@ -14,7 +14,7 @@ const CLIENT: &str = "client@demo.test";
 /// Makes the demo accounts where they are not there yet, and tells them.
 pub(super) async fn offer(store: &SharedStore, passwords: &Passwords) -> Result<(), Failure> {
     if store.credentials(CLIENT).await?.is_none() && store.credentials(AGENT).await?.is_none() {
-        let password_hash = passwords.hash(PASSWORD.to_owned()).await?;
+        let password_hash = passwords.hash(PASSWORD).await?;
         let at = Timestamp::now();
         let agent = NewAdmin {
             email: AGENT.to_owned(),

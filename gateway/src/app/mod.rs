@@ -6,12 +6,15 @@ mod node;
 mod server;
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AppEnv, Config};
+use crate::cli::{self, AdminArgs};
+use crate::config::{AppEnv, Config, Secret};
 use crate::failure::Failure;
+use crate::telemetry::exporter::{self, ExporterError};
 use node::Node;
 pub use node::open_store;
 
@@ -28,6 +31,9 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The metrics can't be shown.
+    #[error(transparent)]
+    Metrics(#[from] ExporterError),
     /// A setting is well formed, and can't be used.
     #[error("{setting}: {reason}")]
     Setting {
@@ -50,12 +56,17 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         error,
     })?;
     let port = listener.local_addr().map_or(config.port, |address| address.port());
-    let node = Node::build(&config)?;
-    greet(&config, port);
-
     let stop_listening = CancellationToken::new();
+    let metrics = match config.metrics_addr {
+        // The last to go: the drain is to be seen, too.
+        Some(address) => Some(exporter::start(address, CancellationToken::new()).await?),
+        None => None,
+    };
+    let node = Node::build(&config)?;
+    greet(&config, port, metrics);
+
     let serving = tokio::spawn(server::serve(listener, node.router(), stop_listening.clone()));
-    let preparing = tokio::spawn(node.preparation(&config, port));
+    let preparing = tokio::spawn(node.preparation(&config));
 
     signals.wait().await;
     tokio::spawn(async move {
@@ -89,13 +100,24 @@ pub async fn migrate(config: &Config) -> Result<String, Failure> {
     ))
 }
 
+/// Makes an agency account, in a database that is brought up to date first where that is the node's business.
+pub async fn create_admin(config: &Config, arguments: &AdminArgs, password: &Secret) -> Result<String, Failure> {
+    let store = open_store(config).map_err(Failure::internal)?;
+    if config.database.auto_migrate {
+        store.migrate().await?;
+    }
+    let created = cli::create_admin(&*store, arguments, password).await;
+    store.close().await;
+    created.map(|user| format!("{} is an agency account now (id {})", user.email, user.id))
+}
+
 /// Tells whoever started the node where to look.
-fn greet(config: &Config, port: u16) {
+fn greet(config: &Config, port: u16, metrics: Option<SocketAddr>) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         host = config.host,
         port,
-        metrics = config.metrics_addr.map(tracing::field::display),
+        metrics = metrics.map(tracing::field::display),
         redis = config.redis.is_some(),
         "listening"
     );
@@ -104,7 +126,7 @@ fn greet(config: &Config, port: u16) {
         println!("\n  The chat gateway is up (development mode).\n");
         println!("    REST and sockets   http://{host}:{port}");
         println!("    its documentation  http://{host}:{port}/api/docs");
-        if let Some(address) = config.metrics_addr {
+        if let Some(address) = metrics {
             println!("    metrics            http://{address}/metrics");
         }
         println!();
