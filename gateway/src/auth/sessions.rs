@@ -26,8 +26,8 @@ use crate::cluster::{RateLimiter, RetryAfter};
 use crate::config::Secret;
 use crate::failure::Failure;
 use crate::store::{
-    Accounts, EmailTaken, NewAdmin, NewSession, RefreshRotation, RotationOutcome, Sessions,
-    SharedStore, TokenHash,
+    Accounts, Credentials, EmailTaken, NewAdmin, NewSession, RefreshRotation, RotationOutcome,
+    Sessions, SharedStore, TokenHash,
 };
 use crate::telemetry::metrics as names;
 
@@ -155,7 +155,8 @@ impl AuthService {
             .register_client(&account)
             .await?
             .map_err(email_taken)?;
-        self.sign_in(user, registration.refresh_in).await
+        self.sign_in(user, &new_session_id(), registration.refresh_in)
+            .await
     }
 
     /// Signs somebody in. `INVALID_CREDENTIALS` for an unknown address, a wrong password and one that nobody can have, in
@@ -177,7 +178,7 @@ impl AuthService {
             .map(|known| known.password_hash.as_str());
         let matches = self.passwords.verify(&login.password, hash).await?;
         match credentials {
-            Some(known) if matches => self.sign_in(known.user, login.refresh_in).await,
+            Some(known) if matches => self.begin_checked(known, login.refresh_in).await,
             _ => Err(refused_credentials()),
         }
     }
@@ -340,17 +341,37 @@ impl AuthService {
         }
     }
 
+    /// Begins a session on a password that was right a moment ago. Comparing takes a while: a new password that was set
+    /// meanwhile has ended the sessions there were, and must not miss this one.
+    async fn begin_checked(
+        &self,
+        known: Credentials,
+        refresh_in: Option<RefreshIn>,
+    ) -> Result<SignedIn, Failure> {
+        let session = new_session_id();
+        let user = known.user.id;
+        let signed_in = self.sign_in(known.user, &session, refresh_in).await?;
+        let current = self.accounts.credentials_of(user).await?;
+        if current.is_some_and(|current| current.password_hash == known.password_hash) {
+            return Ok(signed_in);
+        }
+        self.sessions
+            .end_session(&session, user, Timestamp::now())
+            .await?;
+        Err(refused_credentials())
+    }
+
     async fn sign_in(
         &self,
         user: User,
+        session: &str,
         refresh_in: Option<RefreshIn>,
     ) -> Result<SignedIn, Failure> {
         let now = Timestamp::now();
-        let session = new_session_id();
         let (refresh, refresh_hash) = self.new_refresh();
         self.sessions
             .begin_session(&NewSession {
-                id: session.clone(),
+                id: session.to_owned(),
                 user: user.id,
                 refresh_hash,
                 at: now,
@@ -358,7 +379,7 @@ impl AuthService {
             })
             .await?;
         Ok(SignedIn {
-            token: self.tokens.issue(&user, &session, now)?,
+            token: self.tokens.issue(&user, session, now)?,
             expires_in: ACCESS_TOKEN_LIFE.as_secs(),
             user,
             refresh,
