@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use shared::envelope::{Notice, Revocation, RevocationScope};
 use shared::model::User;
 use shared::{ErrorCode, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::access_token::{
-    ACCESS_TOKEN_LIFE, AccessTokens, Identity, hex, invalid, missing, new_session_id,
+    ACCESS_TOKEN_LIFE, AccessTokens, Identity, invalid, missing, new_session_id,
 };
 use super::account::{
     Login, NewAccount, PasswordChange, ProfilePatch, RefreshIn, Registration, is_storable_address,
     trimmed_address,
 };
+use super::limits::{account_key, address_key};
 use super::password::{Passwords, wrong_credentials};
 use super::refresh_token;
 use super::revocations::{POLL_INTERVAL, Revocations};
@@ -447,24 +447,6 @@ pub async fn create_admin(
     accounts.create_admin(&admin).await?.map_err(email_taken)
 }
 
-/// What a client's address is counted by. An IPv6 customer has a whole /64 to call from.
-fn address_key(remote: IpAddr) -> String {
-    match remote.to_canonical() {
-        IpAddr::V4(address) => format!("login:address:{address}"),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("login:address:{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
-    }
-}
-
-/// What an account is counted by, whether there is one or not: of one length, and no list of addresses for whoever reads
-/// Redis.
-fn account_key(email: &str) -> String {
-    let digest = Sha256::digest(email.to_lowercase());
-    format!("login:account:{}", hex(&digest[..16]))
-}
-
 fn refused_credentials() -> Failure {
     metrics::counter!(names::AUTH_FAILURES, "reason" => "credentials").increment(1);
     wrong_credentials()
@@ -479,31 +461,4 @@ fn email_taken(_: EmailTaken) -> Failure {
 
 fn user_not_found() -> Failure {
     Failure::new(ErrorCode::UserNotFound, "there is no such account")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_account_is_counted_however_it_is_written() {
-        assert_eq!(
-            account_key("Ann@Example.com"),
-            account_key("ann@example.com")
-        );
-        assert_ne!(
-            account_key("ann@example.com"),
-            account_key("bob@example.com")
-        );
-        assert!(!account_key("ann@example.com").contains("ann"));
-    }
-
-    #[test]
-    fn an_address_is_counted_by_who_has_it() {
-        let key = |text: &str| address_key(text.parse().unwrap());
-        assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
-        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
-        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-    }
 }
