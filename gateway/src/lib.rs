@@ -2,5 +2,6 @@
 
 pub mod bus;
 pub mod cluster;
+pub mod listener;
 pub mod realtime;
 pub mod store;
