@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 
 use super::application::{CloseKind, DisconnectReason};
 use super::connections::Registration;
-use super::engine_io::polling::{Inbound, Polling, Post};
+use super::engine_io::polling::{Inbound, Listed, Polling, Post};
 use super::outbox::Frame;
 use super::settings::Settings;
 use super::socket::Link;
@@ -114,6 +114,8 @@ pub(super) struct Connection<R: Rider> {
     work: Option<Work<R::Outcome>>,
     /// One timer, set to the nearest of all deadlines.
     alarm: Pin<Box<Sleep>>,
+    /// The session's place in the list of sessions, once the polling that held it is over.
+    listed: Option<Listed>,
     /// Held for what its end does: until the connection is closed, it counts.
     _registration: Registration,
 }
@@ -143,6 +145,7 @@ impl<R: Rider> Connection<R> {
             settings,
             post: None,
             work: None,
+            listed: None,
             alarm: Box::pin(tokio::time::sleep_until(ping_at)),
             _registration: registration,
         }
@@ -152,6 +155,7 @@ impl<R: Rider> Connection<R> {
     pub(super) async fn run(mut self) {
         let end = poll_fn(|cx| self.poll(cx)).await;
         self.work = None;
+        self.listed = None;
         // Nothing that is emitted from now on could be sent.
         self.link.outbox.end(CloseKind::Draining);
         self.rider.end(end.reason);
@@ -211,6 +215,7 @@ impl<R: Rider> Connection<R> {
         };
         let mut busy = false;
         if let Some(wire) = polling.poll_commands(cx, &mut self.post, &mut busy)? {
+            self.listed = polling.leave();
             self.carrier = Carrier::WebSocket(wire);
             self.link.upgraded();
             return Ok(true);

@@ -19,7 +19,7 @@ use super::super::outbox::Frame;
 use super::super::socket::{Link, random_id};
 use super::super::upgrade::{self, WebSocketRequest};
 use super::super::wire::Wire;
-use super::polling::{Command, Inbound, Post, Session};
+use super::polling::{Command, Entry, Inbound, Post, Session};
 use super::{EngineIo, Riders};
 
 /// The most packets of one payload: what the payload's limit holds of the shortest real messages, and a bound on what a
@@ -82,12 +82,13 @@ impl<F: Riders> EngineIo<F> {
             None if query.version != Some(engine_io::VERSION) => Err(Refused::UnknownVersion),
             None if websocket => self.open_websocket(&mut parts),
             None => Ok(self.open_polling(&parts)),
-            Some(session) if websocket => self.try_upgrade(&mut parts, session),
-            Some(session) => match parts.method {
+            Some(entry) if websocket => self.try_upgrade(&mut parts, entry),
+            Some(Entry::Polling(session)) => match parts.method {
                 Method::GET => poll(&session).await,
                 Method::POST => self.post(&session, &parts.headers, body).await,
                 _ => Err(Refused::BadMethod),
             },
+            Some(Entry::Upgraded) => Err(Refused::BadRequest),
         }
     }
 
@@ -134,20 +135,27 @@ impl<F: Riders> EngineIo<F> {
     ///   WebSocket: 2probe ->          <- 3probe                                  5 ->  (messages)
     ///   polling:   (poll waits)       <- 6, so that the client can stop polling
     /// ```
-    fn try_upgrade(
-        &self,
-        parts: &mut Parts,
-        session: Arc<Session>,
-    ) -> Result<Response, Refused> {
+    ///
+    /// A second WebSocket for one session is opened and closed, as the reference server does.
+    fn try_upgrade(&self, parts: &mut Parts, entry: Entry) -> Result<Response, Refused> {
         let request = WebSocketRequest::parse(parts).ok_or(Refused::BadRequest)?;
         if !self.settings.origins.allow(&parts.headers) {
             return Err(Refused::Forbidden);
         }
-        if !session.begin_upgrade() {
-            return Err(Refused::BadRequest);
-        }
         let (response, coming) = request.accept();
         let settings = Arc::clone(&self.settings);
+        let session = match entry {
+            Entry::Polling(session) if session.begin_upgrade() => session,
+            _ => {
+                tokio::spawn(async move {
+                    if let Some(upgraded) = coming.wait().await {
+                        let wire = Wire::new(upgraded, settings.max_payload).await;
+                        wire.close(close_code::PROTOCOL, "already upgraded").await;
+                    }
+                });
+                return Ok(response);
+            }
+        };
         tokio::spawn(async move {
             let upgraded = async {
                 let mut wire = Wire::new(coming.wait().await?, settings.max_payload).await;

@@ -35,11 +35,20 @@ const LAST_POLL: Duration = Duration::from_secs(2);
 /// How long a session that the client ended waits for a poll that was sent at the same time.
 const CROSSING_POLL: Duration = Duration::from_millis(100);
 
-/// The polling sessions of this node, by their id.
+/// The sessions of this node that began with polling, by their id.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     /// Guards the list; held for one look-up, insertion or removal.
-    list: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    list: Mutex<HashMap<Box<str>, Entry>>,
+}
+
+/// What is known of a session by its id.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    /// Requests carry it.
+    Polling(Arc<Session>),
+    /// It has gone over to WebSocket: requests that still name it are told apart from those that name no session.
+    Upgraded,
 }
 
 /// What a request knows of a session.
@@ -104,13 +113,13 @@ pub(crate) struct Polling {
 }
 
 /// A session's place in the list.
-struct Listed {
+pub(crate) struct Listed {
     sessions: Arc<Sessions>,
     sid: Box<str>,
 }
 
 impl Sessions {
-    pub(super) fn get(&self, sid: &str) -> Option<Arc<Session>> {
+    pub(super) fn get(&self, sid: &str) -> Option<Entry> {
         self.list.lock().get(sid).cloned()
     }
 
@@ -122,7 +131,8 @@ impl Sessions {
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
         };
-        self.list.lock().insert(sid.into(), Arc::new(session));
+        let entry = Entry::Polling(Arc::new(session));
+        self.list.lock().insert(sid.into(), entry);
         Polling {
             mailbox,
             poll: None,
@@ -225,6 +235,16 @@ impl Polling {
             return Err(End::LOST);
         }
         Ok(None)
+    }
+
+    /// The transport is left for a WebSocket. A poll that still waits is refused: the client should have waited for it.
+    pub(crate) fn leave(&mut self) -> Option<Listed> {
+        let listed = self.listed.take();
+        if let Some(listed) = &listed {
+            let mut list = listed.sessions.list.lock();
+            list.insert(listed.sid.clone(), Entry::Upgraded);
+        }
+        listed
     }
 
     /// How many bytes of frames can be sent now.
