@@ -1,5 +1,8 @@
-//! The contract of `Bus`: one suite for every backend. What only Redis can go through is in `bus_redis.rs`.
+//! The contract of `Bus`: one suite for every backend. What only Redis can go through is in
+//! `bus/losses.rs`.
 
+#[path = "bus/losses.rs"]
+mod losses;
 mod redis_server;
 
 use std::collections::{BTreeSet, HashMap};
