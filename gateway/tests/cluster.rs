@@ -62,7 +62,7 @@ async fn renew(node: &Arc<dyn Presence>, ids: impl IntoIterator<Item = i64>) {
     node.renew(&here).await.expect("a store that works");
 }
 
-fn sorted(people: Vec<(UserId, Role)>) -> Vec<i64> {
+fn sorted(people: &[(UserId, Role)]) -> Vec<i64> {
     let named: BTreeMap<UserId, Role> = people.iter().copied().collect();
     assert_eq!(named.len(), people.len(), "somebody is named twice");
     for (user, role) in &named {
@@ -72,7 +72,7 @@ fn sorted(people: Vec<(UserId, Role)>) -> Vec<i64> {
 }
 
 async fn online(node: &Arc<dyn Presence>) -> Vec<i64> {
-    sorted(node.online().await.expect("a store that works"))
+    sorted(&node.online().await.expect("a store that works"))
 }
 
 /// Sweeps with all nodes at once, until as many have left as are waited for.
@@ -88,7 +88,7 @@ async fn leavers(nodes: &Nodes, wanted: usize) -> Vec<i64> {
             gone.extend(some.expect("a store that works"));
         }
     }
-    sorted(gone)
+    sorted(&gone)
 }
 
 async fn the_first_arrival_turns_a_person_online(make: fn(PresenceSettings) -> Nodes) {
@@ -101,7 +101,7 @@ async fn the_first_arrival_turns_a_person_online(make: fn(PresenceSettings) -> N
     for node in &nodes {
         assert_eq!(online(node).await, [1, 2]);
         let among = node.online_among(&[3, 2, 2, 4].map(UserId::new)).await;
-        assert_eq!(sorted(among.expect("a store that works")), [2]);
+        assert_eq!(sorted(&among.expect("a store that works")), [2]);
         assert!(
             node.online_among(&[])
                 .await
@@ -170,7 +170,7 @@ async fn a_full_house_is_counted_whole(make: fn(PresenceSettings) -> Nodes) {
         .online_among(&all)
         .await
         .expect("a store that works");
-    assert_eq!(sorted(among), Vec::from_iter(1_000..=2_345));
+    assert_eq!(sorted(&among), Vec::from_iter(1_000..=2_345));
     renew(&nodes[0], [7]).await;
     let gone = leavers(&nodes, 2_344).await;
     assert!(gone.into_iter().eq((1..=2_345).filter(|id| *id != 7)));
@@ -269,7 +269,7 @@ async fn a_dead_node_takes_its_people_with_it() {
         renew(alive, [1, 2, 3]).await;
         gone.extend(alive.sweep().await.expect("a store that works"));
     }
-    assert_eq!(sorted(gone), Vec::from_iter(4..=1_200));
+    assert_eq!(sorted(&gone), Vec::from_iter(4..=1_200));
     assert!(
         begun.elapsed() >= Duration::from_millis(400),
         "lease and grace"

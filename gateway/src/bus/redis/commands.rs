@@ -92,7 +92,7 @@ impl Commands {
             .url
             .as_str()
             .into_connection_info()
-            .map_err(|error| unavailable(hide_address(error)))?;
+            .map_err(|error| unavailable(hide_address(&error)))?;
         let timing = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.command_timeout));
@@ -235,7 +235,7 @@ pub(crate) fn unavailable(error: impl std::error::Error + Send + Sync + 'static)
 }
 
 /// What is wrong with an address, without the address.
-fn hide_address(error: RedisError) -> RedisError {
+fn hide_address(error: &RedisError) -> RedisError {
     RedisError::from((error.kind(), "not a Redis address"))
 }
 
@@ -250,11 +250,11 @@ mod tests {
             "rediss://somebody:sesame@127.0.0.1:1/",
         ] {
             let settings = RedisSettings::new(url);
-            let commands = Commands::open(&settings).unwrap();
+            let commands = Commands::open(&settings).expect("an address");
             assert!(!format!("{settings:?} {commands:?}").contains("sesame"));
         }
         for url in ["sesame", "redis://x:sesame@:::", "http://x:sesame@y/"] {
-            let error = Commands::open(&RedisSettings::new(url)).unwrap_err();
+            let error = Commands::open(&RedisSettings::new(url)).expect_err("no address");
             assert!(
                 !format!("{error} {error:?}").contains("sesame"),
                 "{error:?}"
