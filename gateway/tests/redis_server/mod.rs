@@ -49,6 +49,10 @@ impl RedisServer {
         }
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn settings(&self) -> RedisSettings {
         own_names(format!("redis://127.0.0.1:{}/", self.port))
     }
