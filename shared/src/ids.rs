@@ -26,6 +26,8 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident, least $least:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[cfg_attr(feature = "openapi", schema(minimum = $least))]
         #[serde(transparent)]
         pub struct $name(i64);
 
