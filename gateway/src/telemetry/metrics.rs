@@ -36,3 +36,7 @@ pub const COMMIT_BATCH_SIZE: &str = "chat_commit_batch_size";
 pub const RATE_LIMITED: &str = "chat_rate_limited_total";
 /// Sign-ins and tokens refused. Label: `reason`.
 pub const AUTH_FAILURES: &str = "chat_auth_failures_total";
+/// REST requests answered. Labels: `method`, `route` (its pattern, `unmatched` for none), `status`.
+pub const HTTP_REQUESTS: &str = "chat_http_requests_total";
+/// From a REST request to its answer, seconds. Labels: `method`, `route`.
+pub const HTTP_DURATION: &str = "chat_http_request_seconds";
