@@ -221,10 +221,7 @@ struct Claims {
 struct NumericDate(f64);
 
 impl NumericDate {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a float becomes the nearest integer there is, and what no calendar holds is refused"
-    )]
+    /// The moment, to the millisecond; `None` for what no calendar holds (a float becomes the nearest integer there is).
     fn moment(&self) -> Option<Timestamp> {
         DateTime::from_timestamp_millis((self.0 * 1000.0) as i64).map(Timestamp)
     }

@@ -223,10 +223,7 @@ fn optional(
     Ok((!value.is_empty()).then(|| value.to_owned()))
 }
 
-#[expect(
-    clippy::option_option,
-    reason = "the two are different: leave it, clear it"
-)]
+/// The outer `None` leaves a column as it is, the inner one clears it.
 fn change(
     name: &'static str,
     value: Option<Option<String>>,
@@ -238,10 +235,6 @@ fn change(
 }
 
 /// Tells null from not there.
-#[expect(
-    clippy::option_option,
-    reason = "the two are different: leave it, clear it"
-)]
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }

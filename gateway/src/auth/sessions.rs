@@ -449,10 +449,6 @@ fn refused_credentials() -> Failure {
     wrong_credentials()
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the shape that `map_err` asks for"
-)]
 fn email_taken(_: EmailTaken) -> Failure {
     Failure::new(
         ErrorCode::EmailTaken,

@@ -3,6 +3,7 @@
 
 pub mod local;
 pub mod metrics;
+pub mod redis;
 
 use std::sync::Arc;
 

@@ -31,19 +31,36 @@ pub struct ConversationPage {
 
 impl Chat {
     /// A page of the conversations the viewer may see.
-    pub async fn conversations(&self, viewer: Viewer, page: &PageRequest) -> Result<ConversationPage, Failure> {
+    pub async fn conversations(
+        &self,
+        viewer: Viewer,
+        page: &PageRequest,
+    ) -> Result<ConversationPage, Failure> {
         let after = page.cursor.as_deref().map(decode_cursor).transpose()?;
         // One more than asked for tells whether there is a next page.
-        let mut records = self.store.conversations(viewer, after.as_ref(), page.limit + 1).await?;
+        let mut records = self
+            .store
+            .conversations(viewer, after.as_ref(), page.limit + 1)
+            .await?;
         let more = records.len() > page.limit as usize;
         records.truncate(page.limit as usize);
         let next_cursor = records.last().filter(|_| more).map(encode_cursor);
-        let conversations = records.iter().map(|record| record.seen_by(viewer.role)).collect();
-        Ok(ConversationPage { conversations, next_cursor })
+        let conversations = records
+            .iter()
+            .map(|record| record.seen_by(viewer.role))
+            .collect();
+        Ok(ConversationPage {
+            conversations,
+            next_cursor,
+        })
     }
 
     /// One conversation as the viewer is shown it.
-    pub async fn conversation(&self, viewer: Viewer, id: ConversationId) -> Result<Conversation, Failure> {
+    pub async fn conversation(
+        &self,
+        viewer: Viewer,
+        id: ConversationId,
+    ) -> Result<Conversation, Failure> {
         Ok(self.visible(viewer, id).await?.seen_by(viewer.role))
     }
 
@@ -54,20 +71,34 @@ impl Chat {
         agent: Option<UserId>,
     ) -> Result<(Conversation, bool), Failure> {
         policy::only_clients(viewer)?;
-        match self.store.open_conversation(viewer.user, agent, Timestamp::now()).await? {
+        match self
+            .store
+            .open_conversation(viewer.user, agent, Timestamp::now())
+            .await?
+        {
             OpenOutcome::Created(record, logged) => {
                 self.publisher.publish_logged(&logged).await;
                 Ok((record.seen_by(viewer.role), true))
             }
             OpenOutcome::Existing(record) => Ok((record.seen_by(viewer.role), false)),
-            OpenOutcome::UnknownAgent => Err(Failure::new(ErrorCode::UserNotFound, "there is no such agent")),
-            OpenOutcome::NoAgent => Err(Failure::new(ErrorCode::NoAgent, "there is no agent to talk to yet")),
+            OpenOutcome::UnknownAgent => Err(Failure::new(
+                ErrorCode::UserNotFound,
+                "there is no such agent",
+            )),
+            OpenOutcome::NoAgent => Err(Failure::new(
+                ErrorCode::NoAgent,
+                "there is no agent to talk to yet",
+            )),
             OpenOutcome::ClientInactive => Err(policy::client_inactive()),
         }
     }
 
     /// Deletes a conversation with its messages.
-    pub async fn delete_conversation(&self, viewer: Viewer, id: ConversationId) -> Result<(), Failure> {
+    pub async fn delete_conversation(
+        &self,
+        viewer: Viewer,
+        id: ConversationId,
+    ) -> Result<(), Failure> {
         policy::only_admins(viewer)?;
         let logged = self
             .store
@@ -79,8 +110,16 @@ impl Chat {
     }
 
     /// The conversation, where the viewer may see it.
-    pub(super) async fn visible(&self, viewer: Viewer, id: ConversationId) -> Result<ConversationRecord, Failure> {
-        let record = self.store.conversation(id).await?.ok_or_else(policy::no_conversation)?;
+    pub(super) async fn visible(
+        &self,
+        viewer: Viewer,
+        id: ConversationId,
+    ) -> Result<ConversationRecord, Failure> {
+        let record = self
+            .store
+            .conversation(id)
+            .await?
+            .ok_or_else(policy::no_conversation)?;
         policy::may_view(viewer, record.parties())?;
         Ok(record)
     }
@@ -89,7 +128,11 @@ impl Chat {
 /// A cursor is opaque to clients: a page goes on after this activity and id.
 fn encode_cursor(record: &ConversationRecord) -> String {
     let conversation = &record.conversation;
-    URL_SAFE_NO_PAD.encode(format!("{}.{}", activity(conversation).unix_millis(), conversation.id))
+    URL_SAFE_NO_PAD.encode(format!(
+        "{}.{}",
+        activity(conversation).unix_millis(),
+        conversation.id
+    ))
 }
 
 fn decode_cursor(cursor: &str) -> Result<ConversationCursor, Failure> {
@@ -97,14 +140,25 @@ fn decode_cursor(cursor: &str) -> Result<ConversationCursor, Failure> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
         let (activity, id) = text.split_once('.')?;
         let activity = chrono::DateTime::from_timestamp_millis(activity.parse().ok()?)?;
-        Some(ConversationCursor { activity: Timestamp(activity), id: id.parse().ok()? })
+        Some(ConversationCursor {
+            activity: Timestamp(activity),
+            id: id.parse().ok()?,
+        })
     };
-    parse().ok_or_else(|| Failure::new(ErrorCode::ValidationError, "cursor is not one of ours: take nextCursor as it is"))
+    parse().ok_or_else(|| {
+        Failure::new(
+            ErrorCode::ValidationError,
+            "cursor is not one of ours: take nextCursor as it is",
+        )
+    })
 }
 
 /// When something last happened: the last message, or the opening. Old rows may know neither.
 fn activity(conversation: &Conversation) -> Timestamp {
-    conversation.last_message_time.or(conversation.created_at).unwrap_or(Timestamp(chrono::DateTime::UNIX_EPOCH))
+    conversation
+        .last_message_time
+        .or(conversation.created_at)
+        .unwrap_or(Timestamp(chrono::DateTime::UNIX_EPOCH))
 }
 
 #[cfg(test)]

@@ -18,13 +18,18 @@ const MAX_CLIENT_MESSAGE_ID_CHARS: usize = 64;
 pub(super) fn check(draft: Draft) -> Result<Draft, Failure> {
     let text = draft.message.trim_matches(is_white_space);
     if text.is_empty() {
-        return Err(Failure::new(ErrorCode::EmptyMessage, "a message needs more than white space"));
+        return Err(Failure::new(
+            ErrorCode::EmptyMessage,
+            "a message needs more than white space",
+        ));
     }
     if text.chars().count() > MAX_MESSAGE_CHARS {
         return Err(invalid("message must have at most 5000 characters"));
     }
     if draft.message.len() > MAX_MESSAGE_BYTES {
-        return Err(invalid("message must have at most 65535 bytes, outer white space included"));
+        return Err(invalid(
+            "message must have at most 65535 bytes, outer white space included",
+        ));
     }
     if let Some(id) = &draft.client_message_id {
         let chars = id.chars().count();
@@ -49,7 +54,10 @@ mod tests {
     use super::*;
 
     fn code(message: &str, id: Option<&str>) -> Option<ErrorCode> {
-        let draft = Draft { message: message.to_owned(), client_message_id: id.map(str::to_owned) };
+        let draft = Draft {
+            message: message.to_owned(),
+            client_message_id: id.map(str::to_owned),
+        };
         check(draft).err().map(|failure| failure.code)
     }
 
@@ -58,8 +66,14 @@ mod tests {
         assert_eq!(code("a", None), None);
         assert_eq!(code(&"\u{1f600}".repeat(5_000), None), None);
         assert_eq!(code(&format!("  {}\n", "a".repeat(5_000)), None), None);
-        assert_eq!(code(&"a".repeat(5_001), None), Some(ErrorCode::ValidationError));
-        assert_eq!(code(&format!("a{}", " ".repeat(70_000)), None), Some(ErrorCode::ValidationError));
+        assert_eq!(
+            code(&"a".repeat(5_001), None),
+            Some(ErrorCode::ValidationError)
+        );
+        assert_eq!(
+            code(&format!("a{}", " ".repeat(70_000)), None),
+            Some(ErrorCode::ValidationError)
+        );
     }
 
     #[test]
@@ -73,6 +87,9 @@ mod tests {
     fn client_message_ids_are_bounded() {
         assert_eq!(code("a", Some(&"x".repeat(64))), None);
         assert_eq!(code("a", Some("")), Some(ErrorCode::ValidationError));
-        assert_eq!(code("a", Some(&"x".repeat(65))), Some(ErrorCode::ValidationError));
+        assert_eq!(
+            code("a", Some(&"x".repeat(65))),
+            Some(ErrorCode::ValidationError)
+        );
     }
 }

@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::envelope::{Delivery, Envelope, Origin};
 use shared::event::{
-    ConversationCreated, ConversationDeleted, MessagesMarkedRead, MessagesRead, NewMessageNotification, SyncedEvent, name,
+    ConversationCreated, ConversationDeleted, MessagesMarkedRead, MessagesRead,
+    NewMessageNotification, SyncedEvent, name,
 };
 use shared::{Role, Room, SenderType, SocketId, UserId};
 
@@ -13,9 +14,13 @@ use crate::failure::Failure;
 use crate::store::{Change, Logged, Viewer};
 
 /// The envelope of a change. `origin` is the socket that asked for it, where one did.
-pub(super) fn envelope(logged: &Logged, origin: Option<&SocketId>, sent_at: i64) -> Result<Envelope, Failure> {
-    let closes =
-        matches!(logged.change, Change::Deleted).then_some(Room::Conversation(logged.position.conversation));
+pub(super) fn envelope(
+    logged: &Logged,
+    origin: Option<&SocketId>,
+    sent_at: i64,
+) -> Result<Envelope, Failure> {
+    let closes = matches!(logged.change, Change::Deleted)
+        .then_some(Room::Conversation(logged.position.conversation));
     let deliveries = addressed(logged)?
         .into_iter()
         .map(|event| Delivery {
@@ -34,7 +39,12 @@ pub(super) fn envelope(logged: &Logged, origin: Option<&SocketId>, sent_at: i64)
             lapse: None,
         })
         .collect();
-    Ok(Envelope { position: Some(logged.position), deliveries, sent_at, closes })
+    Ok(Envelope {
+        position: Some(logged.position),
+        deliveries,
+        sent_at,
+        closes,
+    })
 }
 
 /// The events of a change that a viewer who has the conversation open would have heard.
@@ -62,8 +72,16 @@ struct Addressed {
 }
 
 impl Addressed {
-    fn new(name: &'static str, rooms: Vec<Room>, payload: &impl Serialize) -> Result<Self, Failure> {
-        Ok(Self { name, rooms, data: raw(payload)? })
+    fn new(
+        name: &'static str,
+        rooms: Vec<Room>,
+        payload: &impl Serialize,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            name,
+            rooms,
+            data: raw(payload)?,
+        })
     }
 }
 
@@ -74,10 +92,18 @@ fn addressed(logged: &Logged) -> Result<Vec<Addressed>, Failure> {
     let parties = logged.parties;
     let room = Room::Conversation(conversation_id);
     match &logged.change {
-        Change::Message { message, client, unread_count } => {
+        Change::Message {
+            message,
+            client,
+            unread_count,
+        } => {
             // The assigned agent hears what a colleague writes, though neither sender nor receiver: it takes part.
             let people = rooms_of([message.receiver_id, message.sender_id, parties.agency]);
-            let mut events = vec![Addressed::new(name::CHAT_MESSAGE, with(people, room), message)?];
+            let mut events = vec![Addressed::new(
+                name::CHAT_MESSAGE,
+                with(people, room),
+                message,
+            )?];
             if message.sender_type == SenderType::Client {
                 let notification = NewMessageNotification {
                     conversation_id,
@@ -99,26 +125,57 @@ fn addressed(logged: &Logged) -> Result<Vec<Addressed>, Failure> {
             let mut events = vec![Addressed::new(
                 name::MESSAGES_MARKED_READ,
                 vec![Room::User(logged.actor)],
-                &MessagesMarkedRead { conversation_id, event_seq, up_to_seq, count, read_at },
+                &MessagesMarkedRead {
+                    conversation_id,
+                    event_seq,
+                    up_to_seq,
+                    count,
+                    read_at,
+                },
             )?];
             let other = match side {
                 SenderType::Client => Some(parties.agency),
                 SenderType::Agency => parties.client_user,
             };
             if let Some(other) = other {
-                let payload =
-                    MessagesRead { conversation_id, event_seq, read_by: logged.actor, up_to_seq, count, read_at };
-                events.push(Addressed::new(name::MESSAGES_READ, vec![Room::User(other)], &payload)?);
+                let payload = MessagesRead {
+                    conversation_id,
+                    event_seq,
+                    read_by: logged.actor,
+                    up_to_seq,
+                    count,
+                    read_at,
+                };
+                events.push(Addressed::new(
+                    name::MESSAGES_READ,
+                    vec![Room::User(other)],
+                    &payload,
+                )?);
             }
             Ok(events)
         }
         Change::Created(conversation) => {
-            let payload = ConversationCreated { conversation_id, event_seq, conversation: conversation.clone() };
-            Ok(vec![Addressed::new(name::CONVERSATION_CREATED, everyone(logged), &payload)?])
+            let payload = ConversationCreated {
+                conversation_id,
+                event_seq,
+                conversation: conversation.clone(),
+            };
+            Ok(vec![Addressed::new(
+                name::CONVERSATION_CREATED,
+                everyone(logged),
+                &payload,
+            )?])
         }
         Change::Deleted => {
-            let payload = ConversationDeleted { conversation_id, event_seq };
-            Ok(vec![Addressed::new(name::CONVERSATION_DELETED, with(everyone(logged), room), &payload)?])
+            let payload = ConversationDeleted {
+                conversation_id,
+                event_seq,
+            };
+            Ok(vec![Addressed::new(
+                name::CONVERSATION_DELETED,
+                with(everyone(logged), room),
+                &payload,
+            )?])
         }
     }
 }

@@ -63,16 +63,32 @@ impl Chat {
             at: Timestamp::now(),
         };
         let done = Box::new(move |result: Result<Appended, Failure>| done(result.and_then(sent)));
-        self.writers.submit(Job { message, origin, done }).await;
+        self.writers
+            .submit(Job {
+                message,
+                origin,
+                done,
+            })
+            .await;
     }
 
     /// Says something and waits for the commit.
-    pub async fn send(&self, sender: Viewer, conversation: ConversationId, draft: Draft) -> Result<Sent, Failure> {
+    pub async fn send(
+        &self,
+        sender: Viewer,
+        conversation: ConversationId,
+        draft: Draft,
+    ) -> Result<Sent, Failure> {
         let (done, result) = oneshot::channel();
         // The caller may be gone by then; the message is stored all the same.
         let done = move |outcome| drop(done.send(outcome));
         self.submit(sender, conversation, draft, None, done).await;
-        result.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::ServiceUnavailable, "this node is going away")))
+        result.await.unwrap_or_else(|_| {
+            Err(Failure::new(
+                ErrorCode::ServiceUnavailable,
+                "this node is going away",
+            ))
+        })
     }
 
     /// A page of a conversation's messages.
@@ -85,7 +101,10 @@ impl Chat {
         self.visible(viewer, conversation).await?;
         let MessagesRequest { position, limit } = request;
         // One more than asked for tells whether there are more.
-        let page = MessagePage { position, limit: limit + 1 };
+        let page = MessagePage {
+            position,
+            limit: limit + 1,
+        };
         let mut messages = self.store.messages(conversation, page).await?;
         let has_more = messages.len() > limit as usize;
         if has_more {
@@ -100,9 +119,15 @@ impl Chat {
 
 fn sent(appended: Appended) -> Result<Sent, Failure> {
     match appended {
-        Appended::Repeat(message) => Ok(Sent { message, repeat: true }),
+        Appended::Repeat(message) => Ok(Sent {
+            message,
+            repeat: true,
+        }),
         Appended::New(logged) => match logged.change {
-            Change::Message { message, .. } => Ok(Sent { message, repeat: false }),
+            Change::Message { message, .. } => Ok(Sent {
+                message,
+                repeat: false,
+            }),
             _ => Err(Failure::internal("a message was logged as another change")),
         },
     }

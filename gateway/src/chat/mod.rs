@@ -63,7 +63,12 @@ pub struct Running {
 impl Chat {
     /// Starts the chat's tasks.
     pub fn start(on: Foundations) -> (Arc<Self>, Running) {
-        let Foundations { store, bus, presence, writers } = on;
+        let Foundations {
+            store,
+            bus,
+            presence,
+            writers,
+        } = on;
         let stop = CancellationToken::new();
         let (publisher, mut tasks) = Publisher::start(&store, &bus, stop.clone());
         let admit: Arc<Admission> = Arc::new(policy::admit);
@@ -71,7 +76,17 @@ impl Chat {
         tasks.extend(writing);
         let (tracker, tracking) = Tracker::start(&store, &bus, &presence, stop.clone());
         tasks.extend(tracking);
-        (Arc::new(Self { store, bus, presence, tracker, writers, publisher }), Running { stop, tasks })
+        (
+            Arc::new(Self {
+                store,
+                bus,
+                presence,
+                tracker,
+                writers,
+                publisher,
+            }),
+            Running { stop, tasks },
+        )
     }
 }
 

@@ -55,7 +55,11 @@ impl Chat {
     pub async fn online(&self, viewer: Viewer) -> Result<OnlineUsers, Failure> {
         let online = match viewer.role {
             Role::Admin => self.presence.online().await?,
-            Role::User => self.presence.online_among(&self.store.counterparts(viewer).await?).await?,
+            Role::User => {
+                self.presence
+                    .online_among(&self.store.counterparts(viewer).await?)
+                    .await?
+            }
         };
         let ids: Vec<_> = online.iter().map(|(id, _)| *id).collect();
         let mut users: Vec<_> = self
@@ -153,7 +157,9 @@ impl Tracker {
 
     fn depart(&self, user: UserId) {
         let mut people = self.shared.people.lock();
-        let Some(person) = people.here.get_mut(&user) else { return };
+        let Some(person) = people.here.get_mut(&user) else {
+            return;
+        };
         person.sockets = person.sockets.saturating_sub(1);
         if person.sockets == 0 {
             people.changed.insert(user);
@@ -187,8 +193,12 @@ impl Table {
 
     /// Tells the shared count about one person; false where that has to be tried again.
     async fn settle(&self, user: UserId) -> bool {
-        let Some((role, wanted, counted)) =
-            self.people.lock().here.get(&user).map(|person| (person.role, person.sockets > 0, person.counted))
+        let Some((role, wanted, counted)) = self
+            .people
+            .lock()
+            .here
+            .get(&user)
+            .map(|person| (person.role, person.sockets > 0, person.counted))
         else {
             return true;
         };
@@ -205,7 +215,9 @@ impl Table {
             (true, true) | (false, false) => Ok(()),
         };
         let mut people = self.people.lock();
-        let Some(person) = people.here.get_mut(&user) else { return true };
+        let Some(person) = people.here.get_mut(&user) else {
+            return true;
+        };
         if let Err(error) = told {
             tracing::debug!(%error, %user, "presence could not be told");
             people.changed.insert(user);
@@ -256,7 +268,12 @@ impl Table {
 
     fn counted(&self) -> Vec<(UserId, Role)> {
         let people = self.people.lock();
-        people.here.iter().filter(|(_, person)| person.counted).map(|(user, person)| (*user, person.role)).collect()
+        people
+            .here
+            .iter()
+            .filter(|(_, person)| person.counted)
+            .map(|(user, person)| (*user, person.role))
+            .collect()
     }
 
     /// Tells those who may see it. A passing sign: what gets lost is mended by the next `onlineUsers`.
@@ -266,10 +283,21 @@ impl Table {
         }
     }
 
-    async fn try_announce(&self, event: &'static str, user_id: UserId, role: Role) -> Result<(), Failure> {
+    async fn try_announce(
+        &self,
+        event: &'static str,
+        user_id: UserId,
+        role: Role,
+    ) -> Result<(), Failure> {
         let mut rooms = vec![Room::Role(Role::Admin)];
         if role == Role::Admin {
-            let clients = self.store.counterparts(Viewer { user: user_id, role }).await?;
+            let clients = self
+                .store
+                .counterparts(Viewer {
+                    user: user_id,
+                    role,
+                })
+                .await?;
             rooms.extend(clients.into_iter().map(Room::User));
         }
         let at = Timestamp::now();
@@ -287,7 +315,12 @@ impl Table {
             sent_at: at.unix_millis(),
             closes: None,
         });
-        self.bus.publish(&[Publication { envelope, begins_at: None }]).await?;
+        self.bus
+            .publish(&[Publication {
+                envelope,
+                begins_at: None,
+            }])
+            .await?;
         Ok(())
     }
 }

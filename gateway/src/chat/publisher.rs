@@ -65,7 +65,10 @@ impl Publisher {
     ) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
         let (queue, outgoing) = mpsc::channel(QUEUE);
         let (struck, strikes) = mpsc::channel(QUEUE);
-        let worker = Arc::new(Worker { store: store.clone(), bus: bus.clone() });
+        let worker = Arc::new(Worker {
+            store: store.clone(),
+            bus: bus.clone(),
+        });
         let tasks = vec![
             tokio::spawn(worker.clone().run(outgoing, struck)),
             tokio::spawn(strike(store.clone(), strikes)),
@@ -93,9 +96,13 @@ impl Publisher {
         match events::envelope(logged, None, logged.at.unix_millis()) {
             Ok(envelope) => {
                 let outbox = logged.outbox.into_iter().collect();
-                self.publish(Outgoing { envelopes: vec![Arc::new(envelope)], outbox }).await;
+                self.publish(Outgoing {
+                    envelopes: vec![Arc::new(envelope)],
+                    outbox,
+                })
+                .await;
             }
-            Err(failure) => failure.log("writing a change's events"),
+            Err(failure) => failure.log(),
         }
     }
 }
@@ -106,7 +113,11 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self: Arc<Self>, mut outgoing: mpsc::Receiver<Outgoing>, struck: mpsc::Sender<Vec<OutboxId>>) {
+    async fn run(
+        self: Arc<Self>,
+        mut outgoing: mpsc::Receiver<Outgoing>,
+        struck: mpsc::Sender<Vec<OutboxId>>,
+    ) {
         let mut commits = Vec::new();
         while outgoing.recv_many(&mut commits, PUBLISH_BATCH).await > 0 {
             self.publish_commits(&commits, &struck).await;
@@ -115,11 +126,14 @@ impl Worker {
     }
 
     async fn publish_commits(&self, commits: &[Outgoing], struck: &mpsc::Sender<Vec<OutboxId>>) {
-        let publications: Vec<_> =
-            commits.iter().flat_map(|commit| &commit.envelopes).map(|envelope| publication(envelope)).collect();
+        let publications: Vec<_> = commits
+            .iter()
+            .flat_map(|commit| &commit.envelopes)
+            .map(|envelope| publication(envelope))
+            .collect();
         let outcomes = match self.publish(&publications).await {
             Ok(outcomes) => outcomes,
-            Err(failure) => return failure.log("publishing changes; they wait in the outbox"),
+            Err(failure) => return failure.log(),
         };
         let mut out = Vec::new();
         let mut rest = outcomes.as_slice();
@@ -142,7 +156,9 @@ impl Worker {
         }
         let mut told = Vec::<ConversationId>::new();
         for (publication, outcome) in publications.iter().zip(&mut outcomes) {
-            let (PublishOutcome::UnknownHead, Some(position)) = (*outcome, publication.envelope.position) else {
+            let (PublishOutcome::UnknownHead, Some(position)) =
+                (*outcome, publication.envelope.position)
+            else {
                 continue;
             };
             if told.contains(&position.conversation) {
@@ -151,7 +167,9 @@ impl Worker {
                 continue;
             }
             told.push(position.conversation);
-            *outcome = self.publish_from_log(position, &publication.envelope).await?;
+            *outcome = self
+                .publish_from_log(position, &publication.envelope)
+                .await?;
         }
         Ok(outcomes)
     }
@@ -162,11 +180,18 @@ impl Worker {
         position: Position,
         envelope: &Arc<Envelope>,
     ) -> Result<PublishOutcome, Failure> {
-        let first = self.store.first_unpublished(position.conversation).await?.unwrap_or(position.event_seq);
+        let first = self
+            .store
+            .first_unpublished(position.conversation)
+            .await?
+            .unwrap_or(position.event_seq);
         let mut after = EventSeq::new(first.get().min(position.event_seq.get()) - 1);
         let mut begins_at = Some(after.next());
         loop {
-            let page = self.store.log_after(position.conversation, after, LOG_PAGE).await?;
+            let page = self
+                .store
+                .log_after(position.conversation, after, LOG_PAGE)
+                .await?;
             let Some(last) = page.last() else { break };
             after = last.position.event_seq;
             let whole = page.len() < LOG_PAGE as usize;
@@ -179,7 +204,10 @@ impl Worker {
                     Arc::new(events::envelope(logged, None, logged.at.unix_millis())?)
                 };
                 let begins_at = begins_at.take().or_else(|| vouched(&envelope));
-                publications.push(Publication { envelope, begins_at });
+                publications.push(Publication {
+                    envelope,
+                    begins_at,
+                });
             }
             let outcomes = self.bus.publish(&publications).await?;
             if let Some(outcome) = outcomes.iter().find(|outcome| !is_out(**outcome)) {
@@ -213,7 +241,10 @@ impl Worker {
             }
         }
         if !out.is_empty() {
-            tracing::info!(entries = out.len(), "published changes that their writer had not");
+            tracing::info!(
+                entries = out.len(),
+                "published changes that their writer had not"
+            );
             self.store.clear_outbox(&out).await?;
         }
         Ok(())
@@ -224,7 +255,11 @@ impl Worker {
         let before = EventSeq::new(entry.first.get() - 1);
         let limit = u32::try_from(entry.last.get() - before.get()).unwrap_or(LOG_PAGE);
         let mut publications = Vec::new();
-        for logged in self.store.log_after(entry.conversation, before, limit).await? {
+        for logged in self
+            .store
+            .log_after(entry.conversation, before, limit)
+            .await?
+        {
             let envelope = Arc::new(events::envelope(&logged, None, logged.at.unix_millis())?);
             publications.push(publication(&envelope));
         }
@@ -267,12 +302,18 @@ async fn clear(store: &SharedStore, waiting: &mut Vec<OutboxId>) {
 }
 
 fn publication(envelope: &Arc<Envelope>) -> Publication {
-    Publication { begins_at: vouched(envelope), envelope: envelope.clone() }
+    Publication {
+        begins_at: vouched(envelope),
+        envelope: envelope.clone(),
+    }
 }
 
 /// A deletion takes the log before it along, so nothing elder can come any more: it is where the bus goes on.
 fn vouched(envelope: &Envelope) -> Option<EventSeq> {
-    envelope.closes.and(envelope.position).map(|position| position.event_seq)
+    envelope
+        .closes
+        .and(envelope.position)
+        .map(|position| position.event_seq)
 }
 
 fn is_out(outcome: PublishOutcome) -> bool {

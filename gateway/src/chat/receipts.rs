@@ -31,7 +31,11 @@ pub struct UnreadCount {
 
 impl Chat {
     /// Marks the other side's messages as read.
-    pub async fn mark_read(&self, reader: Viewer, mark: &MarkAsRead) -> Result<ReadAnswer, Failure> {
+    pub async fn mark_read(
+        &self,
+        reader: Viewer,
+        mark: &MarkAsRead,
+    ) -> Result<ReadAnswer, Failure> {
         self.visible(reader, mark.conversation_id).await?;
         let mark = ReadMark {
             conversation: mark.conversation_id,
@@ -40,17 +44,27 @@ impl Chat {
             up_to: mark.up_to_seq,
             at: Timestamp::now(),
         };
-        let outcome = self.store.mark_read(&mark).await?.ok_or_else(policy::no_conversation)?;
+        let outcome = self
+            .store
+            .mark_read(&mark)
+            .await?
+            .ok_or_else(policy::no_conversation)?;
         if let Some(logged) = &outcome.logged {
             self.publisher.publish_logged(logged).await;
         }
-        Ok(ReadAnswer { up_to_seq: outcome.up_to, count: outcome.count })
+        Ok(ReadAnswer {
+            up_to_seq: outcome.up_to,
+            count: outcome.count,
+        })
     }
 
     /// How much the viewer has not read.
     pub async fn unread(&self, viewer: Viewer) -> Result<UnreadCount, Failure> {
         let totals = self.store.unread(viewer).await?;
         let mine = (viewer.role == Role::Admin).then_some(totals.mine);
-        Ok(UnreadCount { unread_count: totals.all, mine })
+        Ok(UnreadCount {
+            unread_count: totals.all,
+            mine,
+        })
     }
 }

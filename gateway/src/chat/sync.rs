@@ -30,7 +30,9 @@ impl Chat {
         let limit = checked_limit(request.limit)?;
         let Some(positions) = request.conversations else {
             let heads = self.store.heads(viewer, None).await?;
-            return Ok(SyncAnswer { conversations: heads.into_iter().map(head_alone).collect() });
+            return Ok(SyncAnswer {
+                conversations: heads.into_iter().map(head_alone).collect(),
+            });
         };
         if positions.len() > MAX_CONVERSATIONS {
             return Err(invalid("conversations must name at most 200 conversations"));
@@ -39,8 +41,14 @@ impl Chat {
         let mut room = MAX_ANSWER_BYTES;
         let mut conversations = Vec::with_capacity(positions.len());
         for position in &positions {
-            let head = heads.get(&position.conversation_id).copied().ok_or_else(policy::no_conversation)?;
-            conversations.push(self.sync_one(viewer, head, position.after_event_seq, limit, &mut room).await?);
+            let head = heads
+                .get(&position.conversation_id)
+                .copied()
+                .ok_or_else(policy::no_conversation)?;
+            conversations.push(
+                self.sync_one(viewer, head, position.after_event_seq, limit, &mut room)
+                    .await?,
+            );
         }
         Ok(SyncAnswer { conversations })
     }
@@ -51,12 +59,18 @@ impl Chat {
         viewer: Viewer,
         positions: &[SyncPosition],
     ) -> Result<HashMap<ConversationId, LogHead>, Failure> {
-        let ids: Vec<_> = positions.iter().map(|position| position.conversation_id).collect();
+        let ids: Vec<_> = positions
+            .iter()
+            .map(|position| position.conversation_id)
+            .collect();
         let heads = self.store.heads(viewer, Some(&ids)).await?;
         for head in &heads {
             policy::may_view(viewer, head.parties)?;
         }
-        Ok(heads.into_iter().map(|head| (head.conversation, head)).collect())
+        Ok(heads
+            .into_iter()
+            .map(|head| (head.conversation, head))
+            .collect())
     }
 
     /// One conversation's changes after a place. Not every change is heard by every viewer, so rows are read until the
@@ -72,7 +86,10 @@ impl Chat {
         let mut answer = head_alone(head);
         let mut changes = 0;
         while after < head.last_event_seq {
-            let page = self.store.log_after(head.conversation, after, LOG_PAGE).await?;
+            let page = self
+                .store
+                .log_after(head.conversation, after, LOG_PAGE)
+                .await?;
             let Some(last) = page.last() else { break };
             after = last.position.event_seq;
             for logged in &page {

@@ -29,17 +29,35 @@ impl Chat {
             self.visible(who, conversation).await?;
         }
         let envelope = Arc::new(sign(who.user, conversation, is_typing)?);
-        self.bus.publish(&[Publication { envelope, begins_at: None }]).await?;
+        self.bus
+            .publish(&[Publication {
+                envelope,
+                begins_at: None,
+            }])
+            .await?;
         Ok(())
     }
 }
 
 /// The sign, with its end: each node that shows it ends it by itself, so a node's death leaves nobody writing for ever.
-fn sign(user_id: UserId, conversation_id: ConversationId, is_typing: bool) -> Result<Envelope, Failure> {
-    let status = |is_typing| raw(&TypingStatus { conversation_id, user_id, is_typing });
+fn sign(
+    user_id: UserId,
+    conversation_id: ConversationId,
+    is_typing: bool,
+) -> Result<Envelope, Failure> {
+    let status = |is_typing| {
+        raw(&TypingStatus {
+            conversation_id,
+            user_id,
+            is_typing,
+        })
+    };
     let then = if is_typing {
         let after_ms = u64::try_from(TYPING_LASTS.as_millis()).unwrap_or(u64::MAX);
-        Some(LapseEnd { after_ms, data: status(false)? })
+        Some(LapseEnd {
+            after_ms,
+            data: status(false)?,
+        })
     } else {
         None
     };
@@ -51,7 +69,10 @@ fn sign(user_id: UserId, conversation_id: ConversationId, is_typing: bool) -> Re
             data: status(is_typing)?,
             origin: None,
             except_user: Some(user_id),
-            lapse: Some(Lapse { key: format!("typing:{conversation_id}:{user_id}"), then }),
+            lapse: Some(Lapse {
+                key: format!("typing:{conversation_id}:{user_id}"),
+                then,
+            }),
         }],
         sent_at: Timestamp::now().unix_millis(),
         closes: None,
@@ -64,12 +85,26 @@ mod tests {
 
     #[test]
     fn a_sign_ends_by_itself_and_its_end_does_not() {
-        let sign = |is_typing| sign(UserId::new(1), ConversationId::new(2), is_typing).unwrap().deliveries.remove(0);
+        let sign = |is_typing| {
+            sign(UserId::new(1), ConversationId::new(2), is_typing)
+                .unwrap()
+                .deliveries
+                .remove(0)
+        };
         let on = sign(true);
-        assert_eq!(on.data.get(), r#"{"conversationId":2,"userId":1,"isTyping":true}"#);
+        assert_eq!(
+            on.data.get(),
+            r#"{"conversationId":2,"userId":1,"isTyping":true}"#
+        );
         let lapse = on.lapse.unwrap();
         let end = lapse.then.unwrap();
-        assert_eq!((end.after_ms, end.data.get()), (10_000, r#"{"conversationId":2,"userId":1,"isTyping":false}"#));
+        assert_eq!(
+            (end.after_ms, end.data.get()),
+            (
+                10_000,
+                r#"{"conversationId":2,"userId":1,"isTyping":false}"#
+            )
+        );
         let off = sign(false).lapse.unwrap();
         assert_eq!(off.key, lapse.key);
         assert!(off.then.is_none());

@@ -56,21 +56,36 @@ impl Writers {
         let (queues, tasks): (Vec<_>, Vec<_>) = (0..count.max(1))
             .map(|_| {
                 let (queue, jobs) = mpsc::channel(QUEUE);
-                let writer =
-                    Writer { store: store.clone(), publisher: publisher.clone(), admit: admit.clone(), jobs };
+                let writer = Writer {
+                    store: store.clone(),
+                    publisher: publisher.clone(),
+                    admit: admit.clone(),
+                    jobs,
+                };
                 (queue, tokio::spawn(writer.run()))
             })
             .unzip();
-        (Self { queues: queues.into() }, tasks)
+        (
+            Self {
+                queues: queues.into(),
+            },
+            tasks,
+        )
     }
 
     /// Hands a message in; messages handed in one after another to one conversation are stored in that order.
     /// Waits, in bounded time, while the queue is full.
     pub(super) async fn submit(&self, job: Job) {
-        let shard = usize::try_from(job.message.conversation.get()).unwrap_or_default() % self.queues.len();
-        let Err(refused) = self.queues[shard].send_timeout(job, QUEUE_TIMEOUT).await else { return };
+        let shard =
+            usize::try_from(job.message.conversation.get()).unwrap_or_default() % self.queues.len();
+        let Err(refused) = self.queues[shard].send_timeout(job, QUEUE_TIMEOUT).await else {
+            return;
+        };
         let (SendTimeoutError::Timeout(job) | SendTimeoutError::Closed(job)) = refused;
-        (job.done)(Err(Failure::new(ErrorCode::ServiceUnavailable, "too many messages wait to be stored")));
+        (job.done)(Err(Failure::new(
+            ErrorCode::ServiceUnavailable,
+            "too many messages wait to be stored",
+        )));
     }
 }
 
@@ -92,8 +107,10 @@ impl Writer {
     /// Stores a batch. One that the database refuses as a whole is tried message by message, so that one that can't be
     /// stored does not take its neighbours with it.
     async fn commit(&self, batch: Vec<Job>) {
-        let (messages, waiting): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|job| (job.message, (job.origin, job.done))).unzip();
+        let (messages, waiting): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|job| (job.message, (job.origin, job.done)))
+            .unzip();
         match self.append(&messages).await {
             Err(StoreError::Internal(_)) if messages.len() > 1 => {
                 for (message, waiting) in messages.into_iter().zip(waiting) {
@@ -106,7 +123,10 @@ impl Writer {
         }
     }
 
-    async fn append(&self, messages: &[NewMessage]) -> Result<crate::store::AppendOutcome, StoreError> {
+    async fn append(
+        &self,
+        messages: &[NewMessage],
+    ) -> Result<crate::store::AppendOutcome, StoreError> {
         let begun = Instant::now();
         let outcome = self.store.append(messages, &*self.admit).await;
         histogram!(names::COMMIT).record(begun.elapsed().as_secs_f64());
@@ -126,21 +146,25 @@ impl Writer {
             Ok(outcome) => outcome,
             Err(error) => {
                 let failure = Failure::from(error);
-                failure.log("storing messages");
                 for (_, done) in waiting {
                     done(Err(failure.clone()));
                 }
                 return;
             }
         };
-        let mut outgoing = Outgoing { envelopes: Vec::with_capacity(messages.len()), outbox: outcome.outbox };
-        for ((message, (origin, done)), result) in messages.iter().zip(waiting).zip(outcome.results) {
+        let mut outgoing = Outgoing {
+            envelopes: Vec::with_capacity(messages.len()),
+            outbox: outcome.outbox,
+        };
+        for ((message, (origin, done)), result) in messages.iter().zip(waiting).zip(outcome.results)
+        {
             if let Ok(Appended::New(logged)) = &result {
-                counter!(names::MESSAGES, "sender_type" => message.role.side().as_str()).increment(1);
+                counter!(names::MESSAGES, "sender_type" => message.role.side().as_str())
+                    .increment(1);
                 match events::envelope(logged, origin.as_ref(), message.at.unix_millis()) {
                     Ok(envelope) => outgoing.envelopes.push(Arc::new(envelope)),
                     Err(failure) => {
-                        failure.log("writing a message's events");
+                        failure.log();
                         outgoing.outbox.clear();
                     }
                 }

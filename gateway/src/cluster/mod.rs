@@ -2,6 +2,7 @@
 //! a single one (`local`). Room events are the bus's, not this one's.
 
 pub mod local;
+pub mod redis;
 
 use std::time::Duration;
 

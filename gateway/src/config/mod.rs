@@ -92,7 +92,7 @@ pub struct DatabaseConfig {
     pub replica_url: Option<Secret>,
     /// `DATABASE_POOL_SIZE`.
     pub pool_size: u32,
-    /// `DATABASE_TIMEOUT_MS`: bounds every call.
+    /// `DATABASE_TIMEOUT_MS`: bounds the wait for a connection, and every statement.
     pub timeout: Duration,
     /// `AUTO_MIGRATE`.
     pub auto_migrate: bool,

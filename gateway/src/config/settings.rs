@@ -84,10 +84,10 @@ settings! {
         "sqlite://path, or mysql://user:password@host:port/database (MySQL 8, MariaDB 10.6)";
     DATABASE_REPLICA_URL = Default::None("none: every read goes to DATABASE_URL"), SECRET,
         "a MySQL replica for reads that may lag";
-    DATABASE_POOL_SIZE = Default::Is("20"), OPEN,
+    DATABASE_POOL_SIZE = Default::Is("16"), OPEN,
         "the most connections this node keeps to each database";
     DATABASE_TIMEOUT_MS = Default::Is("5000"), OPEN,
-        "how long a call waits for the database before it fails, waiting for a connection included";
+        "how long a call waits for a free connection, and each statement for its answer, before it fails";
     AUTO_MIGRATE = Default::Is("true"), OPEN,
         "whether serve brings the schema up to date before it serves; false leaves that to gateway migrate";
     REDIS_URL = Default::None("none: one node, events stay in the process"), SECRET,

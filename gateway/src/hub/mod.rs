@@ -55,13 +55,20 @@ impl<M: Member> Hub<M> {
 
     /// Puts a member into a room; false where it was in.
     pub fn join(&self, room: Room, key: MemberKey, member: &Arc<M>) -> bool {
-        self.shard(room).lock().entry(room).or_default().insert(key, member.clone()).is_none()
+        self.shard(room)
+            .lock()
+            .entry(room)
+            .or_default()
+            .insert(key, member.clone())
+            .is_none()
     }
 
     /// Takes a member out of a room; false where it was not in.
     pub fn leave(&self, room: Room, key: MemberKey) -> bool {
         let mut rooms = self.shard(room).lock();
-        let Some(members) = rooms.get_mut(&room) else { return false };
+        let Some(members) = rooms.get_mut(&room) else {
+            return false;
+        };
         let left = members.remove(&key).is_some();
         if members.is_empty() {
             rooms.remove(&room);
@@ -77,13 +84,37 @@ impl<M: Member> Hub<M> {
 
     /// Everybody in a room.
     pub fn members(&self, room: Room) -> Vec<Arc<M>> {
-        self.shard(room).lock().get(&room).map(|members| members.values().cloned().collect()).unwrap_or_default()
+        self.shard(room)
+            .lock()
+            .get(&room)
+            .map(|members| members.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Everybody who has a socket here.
+    pub fn users(&self) -> Vec<UserId> {
+        let of_shard = |shard: &Mutex<Rooms<M>>| {
+            let rooms = shard.lock();
+            let user = |room: &Room| {
+                if let Room::User(user) = room {
+                    Some(*user)
+                } else {
+                    None
+                }
+            };
+            rooms.keys().filter_map(user).collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of_shard).collect()
     }
 
     /// Sends an event to every member of its rooms, once each, and to the socket that caused it what that one is to hear.
     /// Never waits. Returns how many sockets it went to.
     pub fn deliver(&self, delivery: &Delivery, volatile: bool) -> usize {
-        let event = Arc::new(Event::new(&*delivery.event, delivery.data.clone(), volatile));
+        let event = Arc::new(Event::new(
+            &*delivery.event,
+            delivery.data.clone(),
+            volatile,
+        ));
         let for_origin = delivery
             .origin
             .as_ref()

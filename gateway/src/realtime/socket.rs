@@ -1,24 +1,26 @@
-//! The handles a program holds: a socket, and the answer an event waits for. How their frames reach the wire is the
+//! The handles a program holds: a socket, and the answer that an event waits for. How their frames reach the wire is the
 //! connection's business.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use shared::SocketId;
+use shared::protocol::socket_io::{self, Args, MAIN_NAMESPACE};
+use shared::protocol::{engine_io, plain};
 use tokio::sync::oneshot;
 
 use super::application::{CloseKind, Handshake, Transport};
 use super::event::Event;
-use super::outbox::{Frame, Outbox, Pushed, Worth};
+use super::outbox::{Frame, Outbox, Worth};
 
-/// How many answers one socket may owe us at a time: more is a client that does not answer.
-const MAX_PENDING_ACKS: usize = 256;
+/// How many answers one socket may owe at a time: more is a client that does not answer.
+const MAX_PENDING_ANSWERS: usize = 256;
 
 /// A socket of one client: a cheap handle, good on any task and after the socket is gone.
 #[derive(Debug, Clone)]
@@ -34,32 +36,6 @@ pub enum Protocol {
     /// JSON frames at `/ws`.
     Plain,
 }
-
-/// What the sockets of one connection share.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) handshake: Handshake,
-    pub(crate) outbox: Outbox,
-    /// A `Transport` as a number: it changes with an upgrade.
-    transport: AtomicU8,
-}
-
-#[derive(Debug)]
-struct Inner {
-    id: SocketId,
-    namespace: Box<str>,
-    protocol: Protocol,
-    link: Arc<Link>,
-    /// A `Phase` as a number, so that an emit to an open socket takes one lock, the outbox's.
-    phase: AtomicU8,
-    /// Guards what was emitted before the socket was let in, and the step from there to open.
-    held: Mutex<Vec<(Frame, Worth)>>,
-    /// Guards who waits for an answer from this client, by the packet's id. Made at first use.
-    pending: Mutex<Option<Box<Pending>>>,
-    next_ack: AtomicU64,
-}
-
-type Pending = HashMap<u64, oneshot::Sender<Answer>>;
 
 /// A client's answer to an event.
 #[derive(Debug)]
@@ -87,7 +63,69 @@ pub enum NoAnswer {
     Unsupported,
 }
 
+/// What the sockets of one connection share with its task.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) handshake: Handshake,
+    pub(super) outbox: Outbox,
+    /// Whether the client has left long-polling, or never was there.
+    websocket: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new(handshake: Handshake, outbox_bytes: usize, websocket: bool) -> Self {
+        Self {
+            handshake,
+            outbox: Outbox::new(outbox_bytes),
+            websocket: AtomicBool::new(websocket),
+        }
+    }
+
+    pub(super) fn upgraded(&self) {
+        self.websocket.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: SocketId,
+    namespace: Box<str>,
+    protocol: Protocol,
+    link: Arc<Link>,
+    /// `HELD`, `OPEN` or `CLOSED`: an emit to an open socket takes one lock only, the outbox's.
+    phase: AtomicU8,
+    /// Guards what was emitted before the socket was let in, and the step from there to open. Taken before the outbox's.
+    held: Mutex<Vec<(Frame, Worth)>>,
+    /// Guards who waits for an answer from this client. Made at first use: most programs never ask.
+    pending: Mutex<Option<Box<Pending>>>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    last_id: u64,
+    waiting: HashMap<u64, oneshot::Sender<Answer>>,
+}
+
+/// Not let in yet: what is emitted waits.
+const HELD: u8 = 0;
+const OPEN: u8 = 1;
+const CLOSED: u8 = 2;
+
 impl Socket {
+    pub(super) fn new(id: SocketId, namespace: &str, protocol: Protocol, link: Arc<Link>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                id,
+                namespace: namespace.into(),
+                protocol,
+                link,
+                phase: AtomicU8::new(HELD),
+                held: Mutex::new(Vec::new()),
+                pending: Mutex::new(None),
+            }),
+        }
+    }
+
     /// The socket's id: Socket.IO's `sid`, not that of the connection under it.
     pub fn id(&self) -> &SocketId {
         &self.inner.id
@@ -95,7 +133,13 @@ impl Socket {
 
     /// How it is connected just now: an upgrade changes it.
     pub fn transport(&self) -> Transport {
-        self.inner.link.transport()
+        match self.inner.protocol {
+            Protocol::Plain => Transport::Plain,
+            Protocol::SocketIo if self.inner.link.websocket.load(Ordering::Relaxed) => {
+                Transport::WebSocket
+            }
+            Protocol::SocketIo => Transport::Polling,
+        }
     }
 
     /// The language it speaks.
@@ -113,39 +157,158 @@ impl Socket {
         &self.inner.link.handshake
     }
 
-    /// Sends an event. Never waits: a socket whose outbox is full is closed (`TooSlow`); to one that is gone nothing is
-    /// sent.
+    /// Sends an event. Never waits: a socket whose outbox is full is closed (`TooSlow`), and one that is gone gets nothing.
     pub fn emit(&self, event: &Arc<Event>) {
-        let _ = event;
-        todo!()
+        let text = match self.inner.protocol {
+            Protocol::SocketIo => event.socket_io_text(&self.inner.namespace),
+            Protocol::Plain => event.plain_text(),
+        };
+        let worth = if event.is_volatile() {
+            Worth::Volatile
+        } else {
+            Worth::Durable
+        };
+        self.push([Frame::Text(text)], worth);
     }
 
-    /// Sends an event with any number of arguments, `args` a JSON array without the name, and binary ones, which stand in
-    /// `args` as `{"_placeholder":true,"num":N}`. A plain socket gets the array as data, and no binary.
+    /// Sends an event with any number of arguments: `args` is a JSON array, without the name. Binary ones stand there as
+    /// `{"_placeholder":true,"num":N}` and follow as `attachments`. A plain socket gets the array as data, and no binary.
     pub fn emit_args(&self, name: &str, args: &RawValue, attachments: Vec<Bytes>) {
-        let _ = (name, args, attachments);
-        todo!()
+        match self.inner.protocol {
+            Protocol::Plain => {
+                let text = plain::encode_event(name, args).into();
+                self.push([Frame::Text(text)], Worth::Durable);
+            }
+            Protocol::SocketIo => {
+                let count = attachments.len();
+                let text = packet(|out| {
+                    let namespace = &self.inner.namespace;
+                    socket_io::write_event(out, namespace, None, name, Args::All(args), count);
+                });
+                self.push_with(text, attachments);
+            }
+        }
     }
 
-    /// Sends an event and waits for the client's answer. Socket.IO only.
+    /// Sends an event and waits for the client's answer. Socket.IO only. The event is sent when this is called, not when
+    /// the future is first polled.
     pub fn emit_with_ack(
         &self,
         event: &Arc<Event>,
         timeout: Duration,
     ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + use<> {
-        let _ = (event, timeout, MAX_PENDING_ACKS);
-        async { Err(NoAnswer::Disconnected) }
+        let asked = self.ask(event);
+        async move {
+            let (answer, _forget) = asked?;
+            match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(_)) => Err(NoAnswer::Disconnected),
+                Err(_) => Err(NoAnswer::Timeout),
+            }
+        }
     }
 
-    /// Ends the socket; what was emitted before goes out first, what is emitted after does not.
+    /// Ends the socket: what was emitted before goes out first (not where it was too slow), what is emitted after does
+    /// not. `Unauthorized` ends this socket alone; the other kinds end its connection.
     pub fn close(&self, kind: CloseKind) {
-        let _ = kind;
-        todo!()
+        let outbox = &self.inner.link.outbox;
+        match kind {
+            CloseKind::Unauthorized => {
+                if self.inner.phase.swap(CLOSED, Ordering::AcqRel) != CLOSED {
+                    outbox.close_socket(self.inner.id.clone(), kind);
+                }
+            }
+            CloseKind::Expired | CloseKind::Draining | CloseKind::TooSlow => outbox.end(kind),
+        }
     }
 
     /// Whether what is emitted now is lost for certain.
     pub fn is_closed(&self) -> bool {
-        todo!()
+        self.inner.phase.load(Ordering::Acquire) == CLOSED || self.inner.link.outbox.is_ended()
+    }
+
+    /// Lets the socket in: `greeting` goes out, then what was held back. False where it was closed meanwhile.
+    pub(super) fn open(&self, greeting: Option<Frame>) -> bool {
+        let mut held = self.inner.held.lock();
+        let outbox = &self.inner.link.outbox;
+        outbox.push(greeting, Worth::Durable);
+        for (frame, worth) in std::mem::take(&mut *held) {
+            outbox.push([frame], worth);
+        }
+        self.inner
+            .phase
+            .compare_exchange(HELD, OPEN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// The connection's task says that the socket is gone.
+    pub(super) fn mark_closed(&self) {
+        self.inner.phase.store(CLOSED, Ordering::Release);
+        self.inner.held.lock().clear();
+        // Whoever waits for an answer learns it by the sender's end.
+        *self.inner.pending.lock() = None;
+    }
+
+    /// The client answered. An id that nobody waits for is a late answer, and no fault.
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
+        let waiting = match self.inner.pending.lock().as_mut() {
+            Some(pending) => pending.waiting.remove(&id),
+            None => None,
+        };
+        if let Some(waiting) = waiting {
+            // Nobody there any more: the wait timed out just now.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn ask(&self, event: &Event) -> Result<(oneshot::Receiver<Answer>, Forget), NoAnswer> {
+        if self.inner.protocol == Protocol::Plain {
+            return Err(NoAnswer::Unsupported);
+        }
+        if self.is_closed() {
+            return Err(NoAnswer::Disconnected);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let id = {
+            let mut pending = self.inner.pending.lock();
+            let pending = pending.get_or_insert_default();
+            if pending.waiting.len() >= MAX_PENDING_ANSWERS {
+                return Err(NoAnswer::TooMany);
+            }
+            pending.last_id += 1;
+            pending.waiting.insert(pending.last_id, sender);
+            pending.last_id
+        };
+        let text = event.socket_io_text_with_ack(&self.inner.namespace, id);
+        self.push([Frame::Text(text)], Worth::Durable);
+        let socket = self.clone();
+        // A socket that closed meanwhile has forgotten its waiters, perhaps before this one.
+        if self.is_closed() {
+            self.inner.pending.lock().take();
+        }
+        Ok((receiver, Forget { socket, id }))
+    }
+
+    fn push_with(&self, text: Frame, attachments: Vec<Bytes>) {
+        let attachments = attachments.into_iter().map(Frame::Binary);
+        self.push(std::iter::once(text).chain(attachments), Worth::Durable);
+    }
+
+    fn push(&self, frames: impl IntoIterator<Item = Frame>, worth: Worth) {
+        let inner = &*self.inner;
+        match inner.phase.load(Ordering::Acquire) {
+            OPEN => inner.link.outbox.push(frames, worth),
+            HELD => {
+                let mut held = inner.held.lock();
+                // Opened or closed while we waited for the lock.
+                match inner.phase.load(Ordering::Acquire) {
+                    HELD => held.extend(frames.into_iter().map(|frame| (frame, worth))),
+                    OPEN => inner.link.outbox.push(frames, worth),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -157,25 +320,68 @@ pub struct Ack {
 }
 
 impl Ack {
+    pub(super) fn new(socket: Socket, id: u64) -> Self {
+        Self { socket, id }
+    }
+
     /// Answers with one argument.
     pub fn send(self, data: &RawValue) {
-        let _ = (self.id, self.socket, data);
-        todo!()
+        self.answer(Args::One(data), Vec::new());
     }
 
     /// Answers with any number of arguments, as `Socket::emit_args` sends them.
     pub fn send_args(self, args: &RawValue, attachments: Vec<Bytes>) {
-        let _ = (args, attachments);
-        todo!()
+        self.answer(Args::All(args), attachments);
+    }
+
+    fn answer(self, args: Args<'_>, attachments: Vec<Bytes>) {
+        match self.socket.protocol() {
+            Protocol::Plain => {
+                let (Args::One(data) | Args::All(data)) = args;
+                let text = plain::encode_ack(self.id, data).into();
+                self.socket.push([Frame::Text(text)], Worth::Durable);
+            }
+            Protocol::SocketIo => {
+                let count = attachments.len();
+                let text = packet(|out| {
+                    socket_io::write_ack(out, self.socket.namespace(), self.id, args, count);
+                });
+                self.socket.push_with(text, attachments);
+            }
+        }
     }
 }
 
-impl Link {
-    pub(crate) fn transport(&self) -> Transport {
-        match self.transport.load(Ordering::Relaxed) {
-            0 => Transport::WebSocket,
-            1 => Transport::Polling,
-            _ => Transport::Plain,
+/// Forgets a waiter that waits no more.
+struct Forget {
+    socket: Socket,
+    id: u64,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        if let Some(pending) = self.socket.inner.pending.lock().as_mut() {
+            pending.waiting.remove(&self.id);
         }
     }
+}
+
+/// An Engine.IO message around a Socket.IO packet.
+pub(super) fn packet(write: impl FnOnce(&mut String)) -> Frame {
+    let mut text = String::from(engine_io::MESSAGE);
+    write(&mut text);
+    Frame::Text(text.into())
+}
+
+/// A new random id: 120 bits, as many as a session id needs against guessing, in 20 URL-safe characters.
+pub(super) fn random_id() -> String {
+    use base64::Engine as _;
+
+    let bits: [u8; 15] = rand::random();
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bits)
+}
+
+/// A socket of a plain connection, or of Socket.IO's main namespace.
+pub(super) fn main_socket(protocol: Protocol, link: Arc<Link>) -> Socket {
+    Socket::new(SocketId::new(random_id()), MAIN_NAMESPACE, protocol, link)
 }

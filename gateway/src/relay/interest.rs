@@ -50,7 +50,10 @@ struct Want {
 
 impl Interest {
     pub(super) fn start(bus: Arc<dyn Bus>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
-        let table = Arc::new(Table { rooms: Mutex::default(), wake: Notify::new() });
+        let table = Arc::new(Table {
+            rooms: Mutex::default(),
+            wake: Notify::new(),
+        });
         let task = tokio::spawn(table.clone().follow(bus, stop));
         (Self { table }, task)
     }
@@ -60,7 +63,10 @@ impl Interest {
         let heard = {
             let mut wanted = self.table.rooms.lock();
             let Wanted { rooms, changed } = &mut *wanted;
-            let want = rooms.entry(room).or_insert_with(|| Want { members: 0, heard: watch::channel(false).0 });
+            let want = rooms.entry(room).or_insert_with(|| Want {
+                members: 0,
+                heard: watch::channel(false).0,
+            });
             want.members += 1;
             if *want.heard.borrow() {
                 return Ok(());
@@ -74,7 +80,13 @@ impl Interest {
 
     /// Returns when a room that somebody wants is heard.
     pub(super) async fn ready(&self, room: Room) -> Result<(), BusError> {
-        let heard = self.table.rooms.lock().rooms.get(&room).map(|want| want.heard.subscribe());
+        let heard = self
+            .table
+            .rooms
+            .lock()
+            .rooms
+            .get(&room)
+            .map(|want| want.heard.subscribe());
         match heard {
             Some(heard) => wait(heard).await,
             None => Ok(()),
@@ -84,7 +96,9 @@ impl Interest {
     /// So many want a room no longer.
     pub(super) fn remove(&self, room: Room, members: usize) {
         let mut wanted = self.table.rooms.lock();
-        let Some(want) = wanted.rooms.get_mut(&room) else { return };
+        let Some(want) = wanted.rooms.get_mut(&room) else {
+            return;
+        };
         want.members = want.members.saturating_sub(members);
         if want.members == 0 {
             wanted.changed.insert(room);
@@ -128,7 +142,9 @@ impl Table {
         let Wanted { rooms, changed } = &mut *wanted;
         let (mut come, mut go) = (Vec::new(), Vec::new());
         for room in changed.drain() {
-            let Some(want) = rooms.get(&room) else { continue };
+            let Some(want) = rooms.get(&room) else {
+                continue;
+            };
             match (want.members > 0, *want.heard.borrow()) {
                 (true, false) => come.push(room),
                 (false, true) => {
@@ -153,7 +169,9 @@ impl Table {
             return false;
         }
         for room in settled {
-            let Some(want) = rooms.get(room) else { continue };
+            let Some(want) = rooms.get(room) else {
+                continue;
+            };
             if heard {
                 want.heard.send_replace(true);
             }

@@ -21,7 +21,10 @@ pub(super) struct Lapses {
 
 impl Lapses {
     pub(super) fn new() -> Self {
-        Self { queue: DelayQueue::new(), keys: HashMap::new() }
+        Self {
+            queue: DelayQueue::new(),
+            keys: HashMap::new(),
+        }
     }
 
     /// Takes note of a delivery: it may begin a state, prolong it or end it.
@@ -31,7 +34,11 @@ impl Lapses {
             self.queue.remove(&key);
         }
         if let Some(LapseEnd { after_ms, data }) = &lapse.then {
-            let end = Delivery { data: data.clone(), lapse: None, ..delivery.clone() };
+            let end = Delivery {
+                data: data.clone(),
+                lapse: None,
+                ..delivery.clone()
+            };
             let after = Duration::from_millis(*after_ms).min(LONGEST);
             let key = self.queue.insert((lapse.key.clone(), end), after);
             self.keys.insert(lapse.key.clone(), key);

@@ -69,7 +69,12 @@ impl<M: Member> Relay<M> {
         &self.hub
     }
 
-    async fn pump(self: Arc<Self>, mut incoming: mpsc::Receiver<Incoming>, on_notice: OnNotice, stop: CancellationToken) {
+    async fn pump(
+        self: Arc<Self>,
+        mut incoming: mpsc::Receiver<Incoming>,
+        on_notice: OnNotice,
+        stop: CancellationToken,
+    ) {
         let mut lapses = Lapses::new();
         loop {
             tokio::select! {
@@ -97,7 +102,8 @@ impl<M: Member> Relay<M> {
         }
         if !volatile && reached > 0 {
             // Clocks of two nodes may differ: what would be negative is none.
-            let millis = u32::try_from(Timestamp::now().unix_millis() - envelope.sent_at).unwrap_or_default();
+            let millis = u32::try_from(Timestamp::now().unix_millis() - envelope.sent_at)
+                .unwrap_or_default();
             histogram!(names::MESSAGE_LATENCY).record(f64::from(millis) / 1000.0);
         }
         if let Some(room) = envelope.closes {

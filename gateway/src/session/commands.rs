@@ -9,35 +9,51 @@ use shared::event::{self, TokenExpiry};
 use shared::model::Conversation;
 use shared::{ErrorCode, Room};
 
+use super::Shared;
 use super::participant::Session;
 use super::reply::Reply;
-use super::Shared;
 use crate::chat::raw;
 use crate::failure::Failure;
 
 /// Runs one event. Returns when the socket may send the next: a message is only handed in by then, so that one socket's
 /// messages share transactions.
-pub(super) async fn run(shared: &Arc<Shared>, session: &Arc<Session>, event: &str, args: &RawValue, reply: Reply) {
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    event: &str,
+    args: &RawValue,
+    reply: Reply,
+) {
     let payload = first(args);
     match event {
         name::CHAT_MESSAGE => chat_message(shared, session, payload, reply).await,
         name::JOIN_CONVERSATION => reply.finish(join_conversation(shared, session, payload).await),
-        name::LEAVE_CONVERSATION => reply.finish(leave_conversation(shared, session, payload).await),
+        name::LEAVE_CONVERSATION => {
+            reply.finish(leave_conversation(shared, session, payload).await)
+        }
         name::TYPING => reply.finish(typing(shared, session, payload).await),
         name::MARK_AS_READ => reply.finish(mark_as_read(shared, session, payload).await),
         name::GET_ONLINE_USERS => get_online_users(shared, session, reply).await,
         name::SYNC => reply.finish(sync(shared, session, payload).await),
         name::AUTHENTICATE => reply.finish(authenticate(shared, session, payload)),
-        _ => reply.fail(&Failure::new(ErrorCode::UnknownEvent, "there is no such event")),
+        _ => reply.fail(&Failure::new(
+            ErrorCode::UnknownEvent,
+            "there is no such event",
+        )),
     }
 }
 
 async fn chat_message(shared: &Shared, session: &Session, payload: &RawValue, reply: Reply) {
-    let SendMessage { conversation_id, draft } = match parse(payload) {
+    let SendMessage {
+        conversation_id,
+        draft,
+    } = match parse(payload) {
         Ok(command) => command,
         Err(failure) => return reply.fail(&failure),
     };
-    let origin = crate::hub::Member::socket(&**session.participant()).id().clone();
+    let origin = crate::hub::Member::socket(&**session.participant())
+        .id()
+        .clone();
     let done = move |result: Result<crate::chat::Sent, Failure>| match result {
         // Nobody hears a repeat through the bus, so one who did not ask for an answer is told here.
         Ok(sent) if sent.repeat && !reply.is_awaited() => match raw(&sent.message) {
@@ -47,18 +63,34 @@ async fn chat_message(shared: &Shared, session: &Session, payload: &RawValue, re
         Ok(sent) => reply.done(&sent.message),
         Err(failure) => reply.fail(&failure),
     };
-    shared.chat.submit(session.viewer(), conversation_id, draft, Some(origin), done).await;
+    shared
+        .chat
+        .submit(session.viewer(), conversation_id, draft, Some(origin), done)
+        .await;
 }
 
-async fn join_conversation(shared: &Shared, session: &Session, payload: &RawValue) -> Result<Conversation, Failure> {
+async fn join_conversation(
+    shared: &Shared,
+    session: &Session,
+    payload: &RawValue,
+) -> Result<Conversation, Failure> {
     let ConversationRef { conversation_id } = parse(payload)?;
     let viewer = session.viewer();
     shared.chat.conversation(viewer, conversation_id).await?;
     if !session.joined(conversation_id) {
-        return Err(Failure::validation("this socket has too many conversations open: leave some first"));
+        return Err(Failure::validation(
+            "this socket has too many conversations open: leave some first",
+        ));
     }
     let participant = session.participant();
-    let joined = shared.relay.join(Room::Conversation(conversation_id), participant.key, participant).await;
+    let joined = shared
+        .relay
+        .join(
+            Room::Conversation(conversation_id),
+            participant.key,
+            participant,
+        )
+        .await;
     // Read again: what happened before the room was joined must show in the answer, as it is not heard.
     let conversation = match joined {
         Ok(()) => shared.chat.conversation(viewer, conversation_id).await,
@@ -70,19 +102,35 @@ async fn join_conversation(shared: &Shared, session: &Session, payload: &RawValu
     conversation
 }
 
-async fn leave_conversation(shared: &Shared, session: &Session, payload: &RawValue) -> Result<Conversation, Failure> {
+async fn leave_conversation(
+    shared: &Shared,
+    session: &Session,
+    payload: &RawValue,
+) -> Result<Conversation, Failure> {
     let ConversationRef { conversation_id } = parse(payload)?;
     session.left(conversation_id);
     if session.typing(conversation_id, false) {
-        shared.chat.typing(session.viewer(), conversation_id, false, true).await?;
+        shared
+            .chat
+            .typing(session.viewer(), conversation_id, false, true)
+            .await?;
     }
-    shared.chat.conversation(session.viewer(), conversation_id).await
+    shared
+        .chat
+        .conversation(session.viewer(), conversation_id)
+        .await
 }
 
 async fn typing(shared: &Shared, session: &Session, payload: &RawValue) -> Result<(), Failure> {
-    let Typing { conversation_id, is_typing } = parse(payload)?;
+    let Typing {
+        conversation_id,
+        is_typing,
+    } = parse(payload)?;
     let may_view = session.has_joined(conversation_id);
-    shared.chat.typing(session.viewer(), conversation_id, is_typing, may_view).await?;
+    shared
+        .chat
+        .typing(session.viewer(), conversation_id, is_typing, may_view)
+        .await?;
     session.typing(conversation_id, is_typing);
     Ok(())
 }
@@ -109,18 +157,28 @@ async fn get_online_users(shared: &Shared, session: &Session, reply: Reply) {
     }
 }
 
-async fn sync(shared: &Shared, session: &Session, payload: &RawValue) -> Result<event::SyncAnswer, Failure> {
+async fn sync(
+    shared: &Shared,
+    session: &Session,
+    payload: &RawValue,
+) -> Result<event::SyncAnswer, Failure> {
     let request: Sync = parse(payload)?;
     shared.chat.sync(session.viewer(), request).await
 }
 
 /// A fresh token for a live socket: of the same person, in the same role.
-fn authenticate(shared: &Shared, session: &Session, payload: &RawValue) -> Result<TokenExpiry, Failure> {
+fn authenticate(
+    shared: &Shared,
+    session: &Session,
+    payload: &RawValue,
+) -> Result<TokenExpiry, Failure> {
     let Authenticate { token } = parse(payload)?;
     let identity = shared.auth.authenticate(&token)?;
     let viewer = session.viewer();
     if identity.user != viewer.user || identity.role != viewer.role {
-        return Err(Failure::forbidden("this token is another account's: connect anew with it"));
+        return Err(Failure::forbidden(
+            "this token is another account's: connect anew with it",
+        ));
     }
     let expires_at = identity.expires_at;
     session.participant().renew(identity);
@@ -133,7 +191,10 @@ fn first(args: &RawValue) -> &RawValue {
     static EMPTY: std::sync::LazyLock<Box<RawValue>> =
         std::sync::LazyLock::new(|| RawValue::from_string("{}".to_owned()).unwrap_or_default());
     let args: Vec<&RawValue> = serde_json::from_str(args.get()).unwrap_or_default();
-    args.first().copied().filter(|first| first.get() != "null").unwrap_or(&EMPTY)
+    args.first()
+        .copied()
+        .filter(|first| first.get() != "null")
+        .unwrap_or(&EMPTY)
 }
 
 fn parse<T: DeserializeOwned>(payload: &RawValue) -> Result<T, Failure> {

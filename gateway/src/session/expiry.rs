@@ -92,7 +92,9 @@ impl Expiry {
     fn put(&self, participant: &Arc<Participant>, due: i64) {
         let mut table = self.table.lock();
         table.remove(participant.key);
-        table.due.insert((due, participant.key), Arc::downgrade(participant));
+        table
+            .due
+            .insert((due, participant.key), Arc::downgrade(participant));
         table.places.insert(participant.key, due);
     }
 }
@@ -105,7 +107,10 @@ impl Table {
     }
 
     fn take_due(&mut self, now: i64) -> Option<Weak<Participant>> {
-        let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let entry = self
+            .due
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)?;
         let ((_, key), participant) = entry.remove_entry();
         self.places.remove(&key);
         Some(participant)

@@ -11,18 +11,19 @@ use std::sync::Arc;
 use metrics::counter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::envelope::Revocation;
 use shared::event::TokenExpiry;
 use shared::{ErrorCode, Room};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{AuthService, bearer_token};
+use crate::auth::{AuthService, bearer};
 use crate::chat::{Chat, raw};
 use crate::config::AppEnv;
 use crate::failure::{Failure, success};
 use crate::realtime::{
-    Accepted, Application, CloseKind, ConnectRequest, DisconnectReason, IncomingEvent, Refusal, Socket,
+    Accepted, Application, CloseKind, ConnectRequest, DisconnectReason, IncomingEvent, Refusal,
+    Socket,
 };
 use crate::relay::Relay;
 use crate::store::Viewer;
@@ -63,25 +64,58 @@ pub struct Settings {
 }
 
 impl ChatSockets {
-    /// Doors to a chat. The task closes sockets whose tokens run out, until `stop`.
+    /// Doors to a chat. Its tasks close sockets whose tokens end, until `stop`.
     pub fn start(
         chat: Arc<Chat>,
         auth: Arc<AuthService>,
         relay: Arc<Relay<Participant>>,
         settings: Settings,
         stop: CancellationToken,
-    ) -> (Self, JoinHandle<()>) {
+    ) -> (Self, Vec<JoinHandle<()>>) {
         let expiry = Arc::new(Expiry::default());
-        let task = tokio::spawn(expiry.clone().tend(stop));
-        (Self { shared: Arc::new(Shared { chat, auth, relay, expiry, settings }) }, task)
+        let tasks = vec![
+            tokio::spawn(expiry.clone().tend(stop.clone())),
+            tokio::spawn(close_revoked(auth.clone(), relay.clone(), stop)),
+        ];
+        (
+            Self {
+                shared: Arc::new(Shared {
+                    chat,
+                    auth,
+                    relay,
+                    expiry,
+                    settings,
+                }),
+            },
+            tasks,
+        )
     }
 }
 
-/// Closes the sockets of this node that live by revoked tokens.
-pub fn close_revoked(relay: &Relay<Participant>, revocation: &Revocation) {
-    for participant in relay.hub().members(Room::User(revocation.user)) {
-        if participant.identity().is_revoked_by(revocation) {
-            participant.close(CloseKind::Unauthorized);
+/// Closes the sockets of this node that live by tokens which are revoked, until `stop`.
+async fn close_revoked(
+    auth: Arc<AuthService>,
+    relay: Arc<Relay<Participant>>,
+    stop: CancellationToken,
+) {
+    let mut revoked = auth.revocations().listen();
+    loop {
+        let users = tokio::select! {
+            () = stop.cancelled() => return,
+            heard = revoked.recv() => match heard {
+                Ok(revocation) => vec![revocation.user],
+                // More came at once than the channel holds: everybody is looked at.
+                Err(RecvError::Lagged(_)) => relay.hub().users(),
+                Err(RecvError::Closed) => return,
+            },
+        };
+        for participant in users
+            .into_iter()
+            .flat_map(|user| relay.hub().members(Room::User(user)))
+        {
+            if auth.revocations().is_revoked(&participant.identity()) {
+                participant.close(CloseKind::Unauthorized);
+            }
         }
     }
 }
@@ -89,12 +123,19 @@ pub fn close_revoked(relay: &Relay<Participant>, revocation: &Revocation) {
 impl Application for ChatSockets {
     type Session = Session;
 
-    async fn connect(&self, socket: &Socket, request: ConnectRequest) -> Result<Accepted<Session>, Refusal> {
-        self.shared.admit(socket, &request).await.map_err(|failure| {
-            failure.log();
-            counter!(names::AUTH_FAILURES, "reason" => failure.code.as_str()).increment(1);
-            self.shared.refusal(&failure)
-        })
+    async fn connect(
+        &self,
+        socket: &Socket,
+        request: ConnectRequest,
+    ) -> Result<Accepted<Session>, Refusal> {
+        self.shared
+            .admit(socket, &request)
+            .await
+            .map_err(|failure| {
+                failure.log();
+                counter!(names::AUTH_FAILURES, "reason" => failure.code.as_str()).increment(1);
+                self.shared.refusal(&failure)
+            })
     }
 
     async fn event(&self, socket: &Socket, session: &Arc<Session>, event: IncomingEvent) {
@@ -125,20 +166,34 @@ impl Application for ChatSockets {
 }
 
 impl Shared {
-    async fn admit(self: &Arc<Self>, socket: &Socket, request: &ConnectRequest) -> Result<Accepted<Session>, Failure> {
+    async fn admit(
+        self: &Arc<Self>,
+        socket: &Socket,
+        request: &ConnectRequest,
+    ) -> Result<Accepted<Session>, Failure> {
         let identity = self.auth.authenticate(&token(socket, request)?)?;
-        let viewer = Viewer { user: identity.user, role: identity.role };
+        let viewer = Viewer {
+            user: identity.user,
+            role: identity.role,
+        };
         let expires_at = identity.expires_at;
         // Holds the rooms and the presence from here on, and lets go of them however this ends.
         let session = Arc::new(Session::new(self.clone(), socket.clone(), identity));
         let participant = session.participant();
         let (own, role) = tokio::join!(
-            self.relay.join(Room::User(viewer.user), participant.key, participant),
-            self.relay.join(Room::Role(viewer.role), participant.key, participant),
+            self.relay
+                .join(Room::User(viewer.user), participant.key, participant),
+            self.relay
+                .join(Room::Role(viewer.role), participant.key, participant),
         );
         own.and(role)?;
         // A revocation that came before the rooms were joined has closed nothing.
-        self.auth.check_revoked(&participant.identity())?;
+        if self.auth.revocations().is_revoked(&participant.identity()) {
+            return Err(Failure::new(
+                ErrorCode::InvalidToken,
+                "the token was revoked",
+            ));
+        }
         session.arrive().await;
         self.expiry.watch(participant);
         counter!(names::CONNECTS).increment(1);
@@ -149,17 +204,25 @@ impl Shared {
             transport = socket.transport().as_str(),
             "connected"
         );
-        Ok(Accepted { session, answer: Some(success(&TokenExpiry { expires_at })?) })
+        Ok(Accepted {
+            session,
+            answer: Some(success(&TokenExpiry { expires_at })?),
+        })
     }
 
     fn refusal(&self, failure: &Failure) -> Refusal {
         let unauthorized = failure.code.http_status() == 401;
         Refusal {
             message: failure.message.clone().into_owned(),
-            data: raw(&serde_json::json!({ "code": failure.code })).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            data: raw(&serde_json::json!({ "code": failure.code }))
+                .unwrap_or_else(|_| RawValue::NULL.to_owned()),
             http_status: failure.code.http_status(),
             body: failure.envelope(self.settings.mode),
-            close_code: if unauthorized { CLOSE_UNAUTHORIZED } else { CLOSE_TRY_LATER },
+            close_code: if unauthorized {
+                CLOSE_UNAUTHORIZED
+            } else {
+                CLOSE_TRY_LATER
+            },
         }
     }
 }
@@ -177,7 +240,10 @@ fn token(socket: &Socket, request: &ConnectRequest) -> Result<String, Failure> {
             return Ok(token);
         }
     }
-    let missing = || Failure::new(ErrorCode::MissingToken, "a token is needed");
-    let header = socket.handshake().authorization.as_ref().ok_or_else(missing)?;
-    bearer_token(&header.0).map(str::to_owned)
+    let header = socket
+        .handshake()
+        .authorization
+        .as_ref()
+        .map(|header| header.0.as_str());
+    bearer(header).map(str::to_owned)
 }

@@ -93,7 +93,10 @@ struct Part {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, socket: Socket, identity: Identity) -> Self {
-        let viewer = Viewer { user: identity.user, role: identity.role };
+        let viewer = Viewer {
+            user: identity.user,
+            role: identity.role,
+        };
         let limiter = NonZeroU32::new(shared.settings.events_per_second).map(|rate| {
             let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE));
             RateLimiter::direct_with_clock(quota, MonotonicClock)
@@ -105,7 +108,13 @@ impl Session {
             identity: Mutex::new(Arc::new(identity)),
             warned: AtomicBool::new(false),
         });
-        Self { shared, participant, limiter, since: Instant::now(), part: Mutex::default() }
+        Self {
+            shared,
+            participant,
+            limiter,
+            since: Instant::now(),
+            part: Mutex::default(),
+        }
     }
 
     pub(super) fn participant(&self) -> &Arc<Participant> {
@@ -123,8 +132,12 @@ impl Session {
 
     /// Takes one event from the socket's allowance, or tells how long to wait.
     pub(super) fn take_event(&self) -> Result<(), Duration> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        limiter.check().map_err(|until| until.wait_time_from(MonotonicClock.now()))
+        let Some(limiter) = &self.limiter else {
+            return Ok(());
+        };
+        limiter
+            .check()
+            .map_err(|until| until.wait_time_from(MonotonicClock.now()))
     }
 
     /// It is let in: from now on it counts, and its owner is online.
@@ -138,7 +151,12 @@ impl Session {
     /// It went over to another transport.
     pub(super) fn upgraded(&self) {
         let now = self.participant.socket.transport();
-        let before = self.part.lock().counted_as.as_mut().map(|counted| std::mem::replace(counted, now));
+        let before = self
+            .part
+            .lock()
+            .counted_as
+            .as_mut()
+            .map(|counted| std::mem::replace(counted, now));
         if let Some(before) = before {
             self.count(before, -1.0);
             self.count(now, 1.0);
@@ -157,7 +175,9 @@ impl Session {
 
     /// Closes a conversation; true where it was open.
     pub(super) fn left(&self, conversation: ConversationId) -> bool {
-        self.shared.relay.leave(Room::Conversation(conversation), self.participant.key);
+        self.shared
+            .relay
+            .leave(Room::Conversation(conversation), self.participant.key);
         self.part.lock().joined.remove(&conversation)
     }
 
@@ -166,7 +186,8 @@ impl Session {
         let typing = &mut self.part.lock().typing;
         if is_typing {
             // Beyond any honest number, the sign ends by itself and not with the socket.
-            typing.contains(&conversation) || (typing.len() < MAX_JOINED && !typing.insert(conversation))
+            typing.contains(&conversation)
+                || (typing.len() < MAX_JOINED && !typing.insert(conversation))
         } else {
             typing.remove(&conversation)
         }
@@ -199,7 +220,8 @@ impl Session {
 
     fn count(&self, transport: Transport, change: f64) {
         let role = self.viewer().role.as_str();
-        gauge!(names::CONNECTIONS, "transport" => transport.as_str(), "role" => role).increment(change);
+        gauge!(names::CONNECTIONS, "transport" => transport.as_str(), "role" => role)
+            .increment(change);
     }
 }
 

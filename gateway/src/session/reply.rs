@@ -24,8 +24,17 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn new(socket: &Socket, event: &str, ack: Option<Ack>, mode: AppEnv) -> Self {
-        let event = event.chars().take(MAX_SHOWN_NAME).collect::<String>().into_boxed_str();
-        Self { socket: socket.clone(), event, ack, mode }
+        let event = event
+            .chars()
+            .take(MAX_SHOWN_NAME)
+            .collect::<String>()
+            .into_boxed_str();
+        Self {
+            socket: socket.clone(),
+            event,
+            ack,
+            mode,
+        }
     }
 
     /// Whether an acknowledgement was asked for.
@@ -50,7 +59,11 @@ impl Reply {
         failure.log();
         match self.ack {
             Some(ack) => ack.send(&failure.envelope(self.mode)),
-            None => emit(&self.socket, name::ERROR, failure.envelope_for(self.mode, &self.event)),
+            None => emit(
+                &self.socket,
+                name::ERROR,
+                failure.envelope_for(self.mode, &self.event),
+            ),
         }
     }
 

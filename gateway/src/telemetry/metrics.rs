@@ -1,42 +1,187 @@
-//! Every metric's name, kind and help, in one table, and the label values that must be bounded.
+//! Every metric's name, kind and help, in one table, and the label values that must be bounded. Where something is
+//! counted, the name is taken from here.
 
-/// Open sockets. Labels: `transport`, `role`.
-pub const CONNECTIONS: &str = "chat_connections";
-/// Sockets that were let in.
-pub const CONNECTS: &str = "chat_connects_total";
-/// Sockets that ended. Label: `reason`.
-pub const DISCONNECTS: &str = "chat_disconnects_total";
-/// Messages stored. Label: `sender_type`.
-pub const MESSAGES: &str = "chat_messages_total";
-/// Events over sockets. Labels: `direction` (`in`, `out`), `event` (see `event_label`).
-pub const EVENTS: &str = "chat_events_total";
-/// From taking a message in to having it on its way to a socket, seconds.
-pub const MESSAGE_LATENCY: &str = "chat_message_latency_seconds";
-/// Failures answered. Label: `code`.
-pub const ERRORS: &str = "chat_errors_total";
-/// Envelopes published. Label: `outcome`.
-pub const BUS_PUBLISHED: &str = "chat_bus_published_total";
-/// One publish call, seconds.
-pub const BUS_PUBLISH: &str = "chat_bus_publish_seconds";
-/// Times the bus's link was broken and came back.
-pub const BUS_INTERRUPTIONS: &str = "chat_bus_interruptions_total";
-/// From publishing to hearing, seconds.
-pub const BUS_LAG: &str = "chat_bus_lag_seconds";
-/// Envelopes that came before their elder.
-pub const BUS_PARKED: &str = "chat_bus_parked_total";
-/// Sockets closed because their outbox was full.
-pub const SLOW_SOCKET_CLOSINGS: &str = "chat_slow_socket_closings_total";
-/// Volatile events that a slow socket did not get.
-pub const VOLATILE_DROPPED: &str = "chat_volatile_dropped_total";
-/// One group commit, seconds.
-pub const COMMIT: &str = "chat_commit_seconds";
-/// Messages in one group commit.
-pub const COMMIT_BATCH_SIZE: &str = "chat_commit_batch_size";
-/// Attempts over a limit. Label: `limit`.
-pub const RATE_LIMITED: &str = "chat_rate_limited_total";
-/// Sign-ins and tokens refused. Label: `reason`.
-pub const AUTH_FAILURES: &str = "chat_auth_failures_total";
-/// REST requests answered. Labels: `method`, `route` (its pattern, `unmatched` for none), `status`.
-pub const HTTP_REQUESTS: &str = "chat_http_requests_total";
-/// From a REST request to its answer, seconds. Labels: `method`, `route`.
-pub const HTTP_DURATION: &str = "chat_http_request_seconds";
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use shared::command::name as command;
+use shared::event::name as event;
+use shared::{ErrorCode, Role, SenderType};
+
+/// One metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// What it says, with its labels.
+    pub help: &'static str,
+}
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts values below each of these bounds.
+    Histogram(&'static [f64]),
+}
+
+/// From half a millisecond, where a message stays on one node, to the 10 s after which somebody has asked again. Seconds.
+const LATENCY: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Doubling, up to more than one group commit takes in.
+const BATCH: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
+];
+
+macro_rules! metrics_table {
+    ($($name:ident = $text:literal, $kind:expr, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $name: &str = $text;
+        )*
+
+        /// Every metric.
+        pub const METRICS: &[Metric] = &[
+            $(Metric { name: $name, kind: $kind, help: $help }),*
+        ];
+    };
+}
+
+metrics_table! {
+    CONNECTIONS = "chat_connections", Kind::Gauge,
+        "Open sockets, by transport (websocket, polling, plain) and role.";
+    CONNECTS = "chat_connects_total", Kind::Counter,
+        "Sockets that were let in.";
+    DISCONNECTS = "chat_disconnects_total", Kind::Counter,
+        "Sockets that ended, by reason.";
+    MESSAGES = "chat_messages_total", Kind::Counter,
+        "Messages stored, by sender_type.";
+    EVENTS = "chat_events_total", Kind::Counter,
+        "Events over sockets, by direction (in, out) and event.";
+    MESSAGE_LATENCY = "chat_message_latency_seconds", Kind::Histogram(LATENCY),
+        "From taking a message in to handing it to a socket that hears it.";
+    ERRORS = "chat_errors_total", Kind::Counter,
+        "Failures answered over REST and sockets, by code.";
+    AUTH_FAILURES = "chat_auth_failures_total", Kind::Counter,
+        "Sign-ins and tokens refused, by reason.";
+    RATE_LIMITED = "chat_rate_limited_total", Kind::Counter,
+        "Attempts over a limit, by limit.";
+    HTTP_REQUESTS = "chat_http_requests_total", Kind::Counter,
+        "REST requests answered, by method, route (its pattern, unmatched for none) and status.";
+    HTTP_DURATION = "chat_http_request_seconds", Kind::Histogram(LATENCY),
+        "From a REST request to its answer, by method and route.";
+    COMMIT = "chat_commit_seconds", Kind::Histogram(LATENCY),
+        "One group commit of messages.";
+    COMMIT_BATCH_SIZE = "chat_commit_batch_size", Kind::Histogram(BATCH),
+        "Messages in one group commit.";
+    BUS_PUBLISHED = "chat_bus_published_total", Kind::Counter,
+        "Envelopes published on the bus.";
+    BUS_PUBLISH = "chat_bus_publish_seconds", Kind::Histogram(LATENCY),
+        "One publish call to the bus.";
+    BUS_PARKED = "chat_bus_parked_total", Kind::Counter,
+        "Envelopes that came to the bus before their elder, and waited.";
+    BUS_LAG = "chat_bus_lag_seconds", Kind::Histogram(LATENCY),
+        "From publishing an envelope to hearing it.";
+    BUS_INTERRUPTIONS = "chat_bus_interruptions_total", Kind::Counter,
+        "Times this node's link to the bus broke and came back.";
+    SLOW_SOCKET_CLOSINGS = "chat_slow_socket_closings_total", Kind::Counter,
+        "Sockets closed because too much waited for them.";
+    VOLATILE_DROPPED = "chat_volatile_dropped_total", Kind::Counter,
+        "Passing signs (typing, presence) that a slow socket did not get.";
+}
+
+/// Tells the recorder every metric's help, and starts at zero what has few and known labels: a rate over a counter that
+/// appears with its first count misses that one.
+pub fn announce() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
+        }
+    }
+    for code in ErrorCode::ALL {
+        counter!(ERRORS, "code" => code.as_str()).increment(0);
+    }
+    for side in [SenderType::Client, SenderType::Agency] {
+        counter!(MESSAGES, "sender_type" => side.as_str()).increment(0);
+    }
+    for transport in ["websocket", "polling", "plain"] {
+        for role in [Role::User, Role::Admin] {
+            gauge!(CONNECTIONS, "transport" => transport, "role" => role.as_str()).increment(0.0);
+        }
+    }
+    for name in [
+        CONNECTS,
+        BUS_PUBLISHED,
+        BUS_PARKED,
+        BUS_INTERRUPTIONS,
+        SLOW_SOCKET_CLOSINGS,
+        VOLATILE_DROPPED,
+    ] {
+        counter!(name).increment(0);
+    }
+}
+
+/// An event's name as a label: a client can send any name, and every new label value costs memory for ever.
+pub fn event_label(name: &str) -> &'static str {
+    KNOWN_EVENTS
+        .iter()
+        .find(|known| **known == name)
+        .copied()
+        .unwrap_or("other")
+}
+
+/// Those of the way in and those of the way out; `chatMessage` is both.
+const KNOWN_EVENTS: &[&str] = &[
+    command::CHAT_MESSAGE,
+    command::TYPING,
+    command::MARK_AS_READ,
+    command::JOIN_CONVERSATION,
+    command::LEAVE_CONVERSATION,
+    command::GET_ONLINE_USERS,
+    command::SYNC,
+    command::AUTHENTICATE,
+    event::MESSAGE_RECEIVED,
+    event::NEW_MESSAGE_NOTIFICATION,
+    event::TYPING_STATUS,
+    event::MESSAGES_MARKED_READ,
+    event::MESSAGES_READ,
+    event::USER_ONLINE,
+    event::USER_OFFLINE,
+    event::ONLINE_USERS,
+    event::CONVERSATION_CREATED,
+    event::CONVERSATION_DELETED,
+    event::TOKEN_EXPIRING,
+    event::ERROR,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_prometheus_custom() {
+        for metric in METRICS {
+            assert!(metric.name.starts_with("chat_"), "{}", metric.name);
+            let is_total = metric.name.ends_with("_total");
+            let is_counter = matches!(metric.kind, Kind::Counter);
+            assert_eq!(is_total, is_counter, "{}", metric.name);
+        }
+        let names: std::collections::BTreeSet<_> = METRICS.iter().map(|m| m.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+    }
+
+    #[test]
+    fn a_strangers_event_is_no_label() {
+        assert_eq!(event_label("chatMessage"), "chatMessage");
+        assert_eq!(event_label("typingStatus"), "typingStatus");
+        assert_eq!(event_label("x-0001"), "other");
+        assert_eq!(event_label(""), "other");
+    }
+}

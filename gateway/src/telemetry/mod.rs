@@ -1,4 +1,6 @@
-//! What the operator sees: the log and the metrics. Every metric's name and help stand in `metrics`; what is counted,
-//! and when, is the business of the modules that count.
+//! What the operator sees: the log and the metrics. Every metric's name and help stand in `metrics`; what is counted or
+//! logged, and when, is the business of the modules that do it.
 
+pub mod exporter;
+pub mod log;
 pub mod metrics;

@@ -1,0 +1,214 @@
+//! One node, put together from its settings. The only file that names which store, bus and counts there are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{StartError, demo};
+use crate::api::{self, Readiness};
+use crate::auth::{AccessTokens, AuthParts, AuthService, Passwords};
+use crate::bus::local::LocalBus;
+use crate::bus::redis::{Commands, RedisBus, RedisBusSettings, RedisSettings};
+use crate::bus::{Bus, BusError};
+use crate::chat::{self, Chat, Foundations};
+use crate::cluster::local::{LocalPresence, LocalRateLimiter};
+use crate::cluster::redis::{RedisPresence, RedisRateLimiter};
+use crate::cluster::{Presence, PresenceSettings, RateLimiter};
+use crate::config::{AppEnv, Config, RedisConfig};
+use crate::hub::Hub;
+use crate::realtime::{self, Connections};
+use crate::relay::Relay;
+use crate::session::{self, ChatSockets};
+use crate::store::{self, InvalidUrl, SharedStore, StoreError};
+
+/// How long to wait before a database that was not there is tried again.
+const MIGRATION_RETRY: Duration = Duration::from_secs(2);
+
+/// How many transactions with messages a node has in flight: MySQL commits several at a time, SQLite has one writer.
+const MYSQL_WRITERS: usize = 4;
+const SQLITE_WRITERS: usize = 1;
+
+/// A node that serves.
+pub(super) struct Node {
+    store: SharedStore,
+    bus: Arc<dyn Bus>,
+    router: Router,
+    connections: Arc<Connections>,
+    readiness: Arc<Readiness>,
+    /// The chat's own tasks, which end when nobody can hand anything in any more.
+    chat: chat::Running,
+    /// Ends the tasks of the node that serve sockets.
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What nodes share, between them or within one.
+struct Shared {
+    bus: Arc<dyn Bus>,
+    presence: Arc<dyn Presence>,
+    limiter: Arc<dyn RateLimiter>,
+}
+
+/// Opens the store that the settings name. It need not be up.
+pub fn open_store(config: &Config) -> Result<SharedStore, InvalidUrl> {
+    let database = &config.database;
+    store::open(&store::Settings {
+        url: database.url.expose().to_owned(),
+        replica_url: database.replica_url.as_ref().map(|url| url.expose().to_owned()),
+        pool_size: database.pool_size,
+        acquire_timeout: database.timeout,
+        statement_timeout: database.timeout,
+    })
+}
+
+impl Node {
+    /// Puts a node together. Neither the database nor Redis need be up.
+    pub(super) fn build(config: &Config) -> Result<Self, StartError> {
+        let setting = |setting, reason: String| StartError::Setting { setting, reason };
+        let store = open_store(config).map_err(|error| setting("DATABASE_URL", error.to_string()))?;
+        let shared = match &config.redis {
+            Some(redis) => over_redis(redis).map_err(|error| setting("REDIS_URL", error.to_string()))?,
+            None => in_process(),
+        };
+        let secret = config.jwt_secret().map_err(|error| setting("JWT_SECRET", error.to_string()))?;
+
+        let stop = CancellationToken::new();
+        let is_mysql = config.database.url.expose().starts_with("mysql:");
+        let (chat, running) = Chat::start(Foundations {
+            store: store.clone(),
+            bus: shared.bus.clone(),
+            presence: shared.presence,
+            writers: if is_mysql { MYSQL_WRITERS } else { SQLITE_WRITERS },
+        });
+        let auth = Arc::new(AuthService::new(AuthParts {
+            store: store.clone(),
+            bus: shared.bus.clone(),
+            limiter: shared.limiter,
+            tokens: AccessTokens::new(&secret, &config.auth.previous_secrets),
+            refresh_life: config.auth.refresh_life,
+            logins_per_minute: config.limits.logins_per_minute,
+        }));
+        let revocations = auth.revocations().clone();
+        let on_notice = Box::new(move |shared::envelope::Notice::Revoked(revocation)| {
+            revocations.insert(&revocation);
+        });
+        let (relay, mut tasks) = Relay::start(Arc::new(Hub::new()), &shared.bus, on_notice, stop.clone())
+            .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
+        let session_settings =
+            session::Settings { mode: config.env, events_per_second: config.limits.events_per_second };
+        let (sockets, minding) =
+            ChatSockets::start(chat.clone(), auth.clone(), relay, session_settings, stop.clone());
+        tasks.extend(minding);
+        let readiness = Arc::new(Readiness::new());
+        tasks.push(tokio::spawn(readiness.clone().watch(store.clone(), shared.bus.clone(), stop.clone())));
+        tasks.push({
+            let (auth, stop) = (auth.clone(), stop.clone());
+            tokio::spawn(async move { auth.run(stop).await })
+        });
+
+        let connections = Connections::new(config.limits.connects_per_second);
+        let realtime_settings = realtime::Settings {
+            ping_interval: config.ping_interval,
+            ping_timeout: config.ping_timeout,
+            outbox_bytes: config.outbox_bytes,
+            origins: config.origins.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            ..realtime::Settings::default()
+        };
+        let router = api::router(api::State { chat, auth, store: store.clone(), readiness: readiness.clone() }, config)
+            .merge(realtime::router(Arc::new(sockets), realtime_settings, connections.clone()));
+        Ok(Self { store, bus: shared.bus, router, connections, readiness, chat: running, stop, tasks })
+    }
+
+    /// The node's routes.
+    pub(super) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Brings the database up to date, where that is wanted, as soon as it is there; the node is not ready before.
+    pub(super) fn preparation(&self, config: &Config) -> impl Future<Output = ()> + Send + use<> {
+        let store = self.store.clone();
+        let migrates = config.database.auto_migrate;
+        let has_demo =
+            config.env == AppEnv::Development && config.database.url.expose().starts_with("sqlite:");
+        async move {
+            if migrates {
+                migrate(&store).await;
+            }
+            if has_demo
+                && let Err(failure) = demo::offer(&store, &Passwords::default()).await
+            {
+                failure.log();
+            }
+        }
+    }
+
+    /// Sends the sockets away over a time, to come back on other nodes; new ones are not taken any more.
+    pub(super) async fn drain(&self, over: Duration) {
+        self.readiness.drain();
+        self.connections.drain(over).await;
+    }
+
+    /// Ends what serves sockets, waits until what was handed in is stored and published, then ends the links.
+    pub(super) async fn finish(self) {
+        self.stop.cancel();
+        // They hold the chat: the writers end when the last of them has let go.
+        drop(self.router);
+        for task in self.tasks {
+            // A task that panicked has said so.
+            let _ = task.await;
+        }
+        self.chat.finish().await;
+        self.bus.close().await;
+        self.store.close().await;
+    }
+}
+
+/// Tries until it is done: a database that is not up yet is waited for.
+async fn migrate(store: &SharedStore) {
+    let mut told = false;
+    loop {
+        match store.migrate().await {
+            Ok(report) => {
+                tracing::info!(applied = report.applied, numbered = report.numbered_messages, "the database is up to date");
+                return;
+            }
+            Err(StoreError::Unavailable(error)) => {
+                if !told {
+                    tracing::warn!(%error, "the database is not there yet: waiting for it");
+                    told = true;
+                }
+            }
+            Err(error @ StoreError::Internal(_)) => {
+                tracing::error!(%error, "the database can't be brought up to date: trying again");
+            }
+        }
+        tokio::time::sleep(MIGRATION_RETRY).await;
+    }
+}
+
+fn over_redis(redis: &RedisConfig) -> Result<Shared, BusError> {
+    let commands = Commands::open(&RedisSettings {
+        connections: redis.pool_size,
+        connect_timeout: redis.timeout,
+        command_timeout: redis.timeout,
+        ..RedisSettings::new(redis.url.expose())
+    })?;
+    let node = uuid::Uuid::new_v4().to_string();
+    Ok(Shared {
+        bus: Arc::new(RedisBus::open(commands.clone(), &node, RedisBusSettings::default())),
+        presence: Arc::new(RedisPresence::new(commands.clone(), &node, PresenceSettings::default())),
+        limiter: Arc::new(RedisRateLimiter::new(commands)),
+    })
+}
+
+fn in_process() -> Shared {
+    Shared {
+        bus: Arc::new(LocalBus::default()),
+        presence: Arc::new(LocalPresence::new(PresenceSettings::default())),
+        limiter: Arc::new(LocalRateLimiter::new()),
+    }
+}

@@ -1,0 +1,138 @@
+-- Publishes a batch of envelopes: in order and once for each conversation, on every channel of each envelope's rooms.
+--
+-- One call is atomic, and Redis writes to a subscriber's connection in the order in which PUBLISH was called. So the frames
+-- of one envelope reach a subscriber one after the other, with no other envelope's between them, whatever number of its
+-- channels that subscriber listens to. That is why a subscriber needs only the offset of the last frame it took to
+-- know a frame for another copy of the same envelope.
+--
+-- KEYS[1]   the stream, a hash: `epoch`, a random name that dies with the data, and `offset`, the number of envelopes
+--           published since. Both in one key, so that neither is lost without the other. Epoch and offset name a place in
+--           the one order of everything published.
+-- then, for each envelope with a position, in the order of the envelopes:
+--           its conversation's head, a string: the eventSeq that went out last;
+--           its conversation's parked ones, a hash: eventSeq -> packed {sent at, payload, channels ...}.
+--
+-- ARGV[1]   the epoch's name if a new one begins
+-- ARGV[2]   when the caller sent this, milliseconds since 1970: goes into the frames
+-- ARGV[3]   how long a head is remembered, seconds since it last moved
+-- ARGV[4]   how long early ones are kept, seconds since the last of them came
+-- ARGV[5]   how far ahead of the head an early one is kept at all: bounds the parked, and the work of a release
+-- then, for each envelope:
+--           its eventSeq, 0 for one without a position;
+--           the eventSeq before which everything is vouched to have been published, 0 for no voucher;
+--           the number of channels, the channels, the payload.
+--
+-- Returns one number for each envelope: 1 published, 2 a repeat, 3 parked, 4 the head is unknown.
+--
+-- A head moves after its envelope's frames were sent, so a call that fails half way can be made again: nothing is lost
+-- by it, though some may hear the last one twice.
+--
+-- A frame is `epoch:offset:sent at`, a line feed, the payload.
+
+local stream = KEYS[1]
+local sent_at = ARGV[2]
+local head_ttl = ARGV[3]
+local parked_ttl = ARGV[4]
+local window = tonumber(ARGV[5])
+
+local epoch = redis.call('HGET', stream, 'epoch')
+if not epoch then
+  epoch = ARGV[1]
+  redis.call('HSET', stream, 'epoch', epoch)
+end
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- entry: {sent at, payload, channels ...}
+local function send(entry)
+  local offset = redis.call('HINCRBY', stream, 'offset', 1)
+  local frame = epoch .. ':' .. whole(offset) .. ':' .. entry[1] .. '\n' .. entry[2]
+  for i = 3, #entry do
+    redis.call('PUBLISH', entry[i], frame)
+  end
+end
+
+local function set_head(head_key, seq)
+  redis.call('SET', head_key, whole(seq), 'EX', head_ttl)
+end
+
+-- Where the conversation stands; nil if nobody knows. A voucher moves the head ahead, never back: a head behind it
+-- is what is left of a Redis that lost its last writes.
+local function stand(head_key, parked_key, seq, begins_at)
+  local head = tonumber(redis.call('GET', head_key) or nil)
+  local vouched = begins_at > 0 and begins_at - 1 or nil
+  if head and vouched and vouched > head then
+    for passed = head + 1, math.min(vouched, head + window) do
+      redis.call('HDEL', parked_key, whole(passed))
+    end
+    set_head(head_key, vouched)
+    return vouched
+  end
+  if not head and vouched then
+    set_head(head_key, vouched)
+    return vouched
+  end
+  if not head and seq == 1 then
+    return 0
+  end
+  return head
+end
+
+local function publish_in_order(head_key, parked_key, seq, begins_at, entry)
+  local head = stand(head_key, parked_key, seq, begins_at)
+  if not head then
+    return 4
+  end
+  if seq <= head then
+    return 2
+  end
+  if seq > head + 1 then
+    if seq <= head + window then
+      redis.call('HSET', parked_key, whole(seq), cmsgpack.pack(entry))
+      redis.call('EXPIRE', parked_key, parked_ttl)
+    end
+    return 3
+  end
+  send(entry)
+  set_head(head_key, seq)
+  -- Those that waited for this one.
+  local waiting = redis.call('EXISTS', parked_key) == 1
+  while waiting do
+    local field = whole(seq + 1)
+    local packed = redis.call('HGET', parked_key, field)
+    if packed then
+      seq = seq + 1
+      send(cmsgpack.unpack(packed))
+      set_head(head_key, seq)
+      redis.call('HDEL', parked_key, field)
+    else
+      waiting = false
+    end
+  end
+  return 1
+end
+
+local outcomes = {}
+local key = 2
+local arg = 6
+while arg <= #ARGV do
+  local seq = tonumber(ARGV[arg])
+  local begins_at = tonumber(ARGV[arg + 1])
+  local channels = tonumber(ARGV[arg + 2])
+  local payload = arg + 3 + channels
+  local entry = { sent_at, ARGV[payload] }
+  for i = arg + 3, payload - 1 do
+    entry[#entry + 1] = ARGV[i]
+  end
+  if seq == 0 then
+    send(entry)
+    outcomes[#outcomes + 1] = 1
+  else
+    outcomes[#outcomes + 1] = publish_in_order(KEYS[key], KEYS[key + 1], seq, begins_at, entry)
+    key = key + 2
+  end
+  arg = payload + 1
+end
+return outcomes

@@ -1,0 +1,310 @@
+//! The bus between nodes: Redis pub/sub, a channel for each room, and a script (`publish.lua`) that keeps the order. The
+//! parts: `commands` is the way to Redis, `link` the way back with its `ear` and `wishes`, `frame` what travels.
+
+mod commands;
+mod ear;
+mod frame;
+mod link;
+mod wishes;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use redis::Script;
+use shared::envelope::Notice;
+use shared::{Envelope, Room, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Bus, BusError, Incoming, Publication, PublishOutcome, metrics};
+pub(crate) use commands::unavailable;
+pub use commands::{Commands, RedisSettings};
+use ear::{Bounds, Channels};
+use link::{Link, LinkSettings, hand_on, room_channel};
+use wishes::Wishes;
+
+/// How much a `RedisBus` remembers and holds, and how it watches its link.
+#[derive(Debug, Clone)]
+pub struct RedisBusSettings {
+    /// How long Redis remembers where a conversation stands, since its last change.
+    pub head_ttl: Duration,
+    /// How long Redis keeps envelopes that came before their elder. Their publishers come again much sooner.
+    pub parked_ttl: Duration,
+    /// How far ahead of its conversation's head an envelope may come and still be kept.
+    pub window: i64,
+    /// What may wait for the relay, taken apart.
+    pub queue: usize,
+    /// What may have been heard and not been taken apart: frames.
+    pub backlog: usize,
+    /// The same in bytes. Beyond either the link is cut: the relay has fallen behind by more than it could make good.
+    pub backlog_bytes: usize,
+    /// How often the link is asked for a sign of life.
+    pub probe_every: Duration,
+    /// How long the sign may take: with `probe_every`, how long a link that was cut silently goes unnoticed.
+    pub probe_timeout: Duration,
+    /// The first wait before a lost link is made anew; it doubles from there.
+    pub reconnect_min: Duration,
+    /// The longest wait. Readiness is to be true again within ten seconds.
+    pub reconnect_max: Duration,
+}
+
+impl Default for RedisBusSettings {
+    fn default() -> Self {
+        Self {
+            head_ttl: Duration::from_secs(7 * 24 * 60 * 60),
+            parked_ttl: Duration::from_secs(5 * 60),
+            window: 256,
+            queue: 1024,
+            backlog: 16 * 1024,
+            backlog_bytes: 64 * 1024 * 1024,
+            probe_every: Duration::from_secs(2),
+            probe_timeout: Duration::from_secs(3),
+            reconnect_min: Duration::from_millis(100),
+            reconnect_max: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A bus over one Redis.
+///
+/// `subscribe` notes the wish before it waits: where it fails, because the link is down for longer than a command may take,
+/// the rooms stay wished for, are heard as soon as the link is back (which `Incoming::Interrupted` tells), and until
+/// `unsubscribe` takes them back.
+#[derive(Debug)]
+pub struct RedisBus {
+    commands: Commands,
+    channels: Channels,
+    script: Script,
+    settings: RedisBusSettings,
+    wishes: Arc<Wishes>,
+    /// From the link: the version of the wishes that it fulfilled.
+    fulfilled: watch::Receiver<u64>,
+    /// From the link: whether it stands.
+    up: watch::Receiver<bool>,
+    /// From the link: the last number it heard on this node's own channel.
+    echo: watch::Receiver<u64>,
+    /// The numbers that `check` sends itself.
+    checks: AtomicU64,
+    /// The relay's end, until it is taken.
+    incoming: Mutex<Option<mpsc::Receiver<Incoming>>>,
+    /// The link's and `hand_on`'s tasks, until they are closed.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    closed: AtomicBool,
+    /// Ends the link when the bus is closed or dropped.
+    closing: CancellationToken,
+}
+
+impl Drop for RedisBus {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+/// The most envelopes in one call of the script: Redis serves nobody else meanwhile.
+const CALL_ENVELOPES: usize = 256;
+
+impl RedisBus {
+    /// Opens a bus for a node, named by a random string. Redis need not be up: the link is made as soon as it is. To be
+    /// called within a runtime.
+    pub fn open(commands: Commands, node: &str, settings: RedisBusSettings) -> Self {
+        let channels = Channels {
+            nodes: commands.name("nodes"),
+            own: commands.name(format_args!("node:{node}")),
+        };
+        let wishes = Arc::new(Wishes::default());
+        let closing = CancellationToken::new();
+        let (fulfilled_sender, fulfilled) = watch::channel(0);
+        let (up_sender, up) = watch::channel(false);
+        let (echo_sender, echo) = watch::channel(0);
+        let (relay, incoming) = mpsc::channel(settings.queue.max(1));
+        let (stages, staged) = mpsc::channel(1);
+        let link = Link {
+            commands: commands.clone(),
+            channels: channels.clone(),
+            settings: LinkSettings {
+                bounds: Bounds {
+                    frames: settings.backlog,
+                    bytes: settings.backlog_bytes,
+                },
+                probe_every: settings.probe_every,
+                probe_timeout: settings.probe_timeout,
+                reconnect_min: settings.reconnect_min,
+                reconnect_max: settings.reconnect_max,
+                batch: 512,
+            },
+            wishes: Arc::clone(&wishes),
+            fulfilled: fulfilled_sender,
+            up: up_sender,
+            echo: echo_sender,
+            stages,
+            closing: closing.clone(),
+        };
+        let tasks = vec![
+            tokio::spawn(link.keep()),
+            tokio::spawn(hand_on(staged, relay)),
+        ];
+        Self {
+            commands,
+            channels,
+            script: Script::new(include_str!("../publish.lua")),
+            settings,
+            wishes,
+            fulfilled,
+            up,
+            echo,
+            checks: AtomicU64::new(0),
+            incoming: Mutex::new(Some(incoming)),
+            tasks: Mutex::new(tasks),
+            closed: AtomicBool::new(false),
+            closing,
+        }
+    }
+
+    async fn call(&self, envelopes: &[Publication]) -> Result<Vec<PublishOutcome>, BusError> {
+        let mut call = self.script.key(self.commands.name("stream"));
+        // A name of its own for each call: a Redis emptied twice begins two epochs.
+        call.arg(format!("{:016x}", rand::random::<u64>()))
+            .arg(Timestamp::now().unix_millis())
+            .arg(self.settings.head_ttl.as_secs().max(1))
+            .arg(self.settings.parked_ttl.as_secs().max(1))
+            .arg(self.settings.window);
+        for publication in envelopes {
+            let envelope = &*publication.envelope;
+            if let Some(at) = envelope.position {
+                call.key(self.commands.name(format_args!("head:{}", at.conversation)));
+                call.key(
+                    self.commands
+                        .name(format_args!("parked:{}", at.conversation)),
+                );
+            }
+            let seq = envelope.position.map_or(0, |at| at.event_seq.get());
+            let begins_at = publication.begins_at.map_or(0, |first| first.get());
+            let rooms = rooms(envelope);
+            call.arg(seq).arg(begins_at).arg(rooms.len());
+            for room in rooms {
+                call.arg(room_channel(&self.commands, &room));
+            }
+            call.arg(serde_json::to_vec(envelope).map_err(unavailable)?);
+        }
+        let outcomes: Vec<u8> = self.commands.invoke_in_line(&call).await?;
+        let outcomes: Vec<_> = outcomes.into_iter().filter_map(outcome).collect();
+        if outcomes.len() != envelopes.len() {
+            return Err(BusError(
+                "the publish script answered something else".into(),
+            ));
+        }
+        Ok(outcomes)
+    }
+
+    fn is_open(&self) -> Result<(), BusError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(BusError("it was closed".into()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Bus for RedisBus {
+    async fn publish(&self, envelopes: &[Publication]) -> Result<Vec<PublishOutcome>, BusError> {
+        self.is_open()?;
+        let begun = Instant::now();
+        let mut outcomes = Vec::with_capacity(envelopes.len());
+        for batch in envelopes.chunks(CALL_ENVELOPES) {
+            outcomes.extend(self.call(batch).await?);
+        }
+        metrics::published(&outcomes, begun.elapsed());
+        Ok(outcomes)
+    }
+
+    async fn announce(&self, notice: &Notice) -> Result<(), BusError> {
+        self.is_open()?;
+        let notice = serde_json::to_vec(notice).map_err(unavailable)?;
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.channels.nodes).arg(notice);
+        self.commands.query(&publish).await
+    }
+
+    async fn subscribe(&self, rooms: &[Room]) -> Result<(), BusError> {
+        self.is_open()?;
+        let version = self.wishes.add(rooms);
+        let mut fulfilled = self.fulfilled.clone();
+        heard_within(&self.commands, fulfilled.wait_for(|done| *done >= version)).await
+    }
+
+    async fn unsubscribe(&self, rooms: &[Room]) -> Result<(), BusError> {
+        self.wishes.remove(rooms);
+        Ok(())
+    }
+
+    fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
+        self.incoming.lock().take()
+    }
+
+    async fn check(&self) -> Result<(), BusError> {
+        self.is_open()?;
+        if !*self.up.borrow() {
+            return Err(BusError("the subscription link is down".into()));
+        }
+        // Out and in again: proves both ways at once, and that they end at the same Redis.
+        let number = self.checks.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.channels.own).arg(number);
+        self.commands.query::<()>(&publish).await?;
+        let mut echo = self.echo.clone();
+        heard_within(&self.commands, echo.wait_for(|heard| *heard >= number)).await
+    }
+
+    async fn close(&self) {
+        // Every `publish` waits for its answer, so what was published is out.
+        self.closed.store(true, Ordering::Release);
+        self.closing.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for mut task in tasks {
+            // `hand_on` ends with the last frame; a relay that takes no more must not hold the end up.
+            if tokio::time::timeout(self.commands.timeout(), &mut task)
+                .await
+                .is_err()
+            {
+                task.abort();
+            }
+        }
+    }
+}
+
+/// Waits for the link to come to something, as long as a command may take.
+async fn heard_within<T>(
+    commands: &Commands,
+    done: impl Future<Output = Result<T, watch::error::RecvError>>,
+) -> Result<(), BusError> {
+    match tokio::time::timeout(commands.timeout(), done).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(ended)) => Err(unavailable(ended)),
+        Err(late) => Err(unavailable(late)),
+    }
+}
+
+/// Every room of an envelope, once.
+fn rooms(envelope: &Envelope) -> Vec<Room> {
+    let mut rooms = Vec::new();
+    for room in envelope.deliveries.iter().flat_map(|to| &to.rooms) {
+        if !rooms.contains(room) {
+            rooms.push(*room);
+        }
+    }
+    rooms
+}
+
+fn outcome(number: u8) -> Option<PublishOutcome> {
+    Some(match number {
+        1 => PublishOutcome::Published,
+        2 => PublishOutcome::Repeat,
+        3 => PublishOutcome::Parked,
+        4 => PublishOutcome::UnknownHead,
+        _ => return None,
+    })
+}
