@@ -3,9 +3,13 @@
 //! chat (who may do what) stands here.
 
 mod error;
+mod settings;
+mod sql;
 mod types;
 
 pub use error::StoreError;
+pub use settings::{InvalidUrl, Settings};
+pub use sql::open;
 pub use types::*;
 
 use std::sync::Arc;

@@ -153,6 +153,18 @@ pub struct ConversationRecord {
 }
 
 impl ConversationRecord {
+    /// The cursor of the page that goes on after this conversation. One without any time stands at 1970, last of all.
+    pub fn cursor(&self) -> ConversationCursor {
+        let conversation = &self.conversation;
+        ConversationCursor {
+            activity: conversation
+                .last_message_time
+                .or(conversation.created_at)
+                .unwrap_or(Timestamp(chrono::DateTime::UNIX_EPOCH)),
+            id: conversation.id,
+        }
+    }
+
     /// The conversation as a caller of that role is shown it.
     pub fn seen_by(&self, role: Role) -> Conversation {
         let mut conversation = self.conversation.clone();
@@ -284,6 +296,7 @@ pub struct AppendOutcome {
 
 /// What became of one message.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "repeats are rare")]
 pub enum Appended {
     /// Stored now.
     New(Logged),
@@ -311,7 +324,6 @@ pub struct Logged {
 
 /// What a durable change was.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "messages are nearly all of them")]
 pub enum Change {
     /// Somebody wrote.
     Message {

@@ -1,0 +1,45 @@
+//! What a store must be told. Where the values come from stands in `config`, not here.
+
+use std::time::Duration;
+
+/// How to reach the database. It has no `Debug`: the addresses hold passwords.
+#[derive(Clone)]
+pub struct Settings {
+    /// `sqlite://path`, or `mysql://user:password@host:port/database`.
+    pub url: String,
+    /// A lagging copy of the same database, for the reads that may lag.
+    pub replica_url: Option<String>,
+    /// The most connections a node opens to each of the two.
+    pub pool_size: u32,
+    /// How long a call waits for a free connection.
+    pub acquire_timeout: Duration,
+    /// How long one statement may take, waiting for locks included. Migrations are exempt.
+    pub statement_timeout: Duration,
+}
+
+impl Settings {
+    /// The default of `pool_size`: group commit needs few writers, and MySQL's own default is 151 connections for all
+    /// nodes together.
+    pub const POOL_SIZE: u32 = 16;
+    /// The default of `acquire_timeout`: a caller would rather hear "try later" than wait longer.
+    pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// The default of `statement_timeout`: the slowest ordinary statement takes milliseconds, so this is only for
+    /// databases in trouble.
+    pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Settings with every default.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            replica_url: None,
+            pool_size: Self::POOL_SIZE,
+            acquire_timeout: Self::ACQUIRE_TIMEOUT,
+            statement_timeout: Self::STATEMENT_TIMEOUT,
+        }
+    }
+}
+
+/// An address that is none. It never shows the address itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidUrl(pub(super) String);

@@ -1,0 +1,490 @@
+//! How messages get in: a batch, one transaction, a number of statements that hardly grows with the batch.
+//!
+//! 1. lock the conversations, in the order of their ids, which also reads their counters;
+//! 2. read their clients; 3. find repeats, where messages bear a `clientMessageId`;
+//! 4. decide and number here, then insert messages and log rows, update the conversations, note it in the outbox.
+
+use std::collections::{BTreeSet, HashMap};
+
+use shared::envelope::Position;
+use shared::model::{ClientSummary, Message};
+use shared::{ClientId, ConversationId, EventSeq, MessageId, SenderType, Seq, Timestamp, UserId};
+
+use super::SqlStore;
+use super::accounts::link_query;
+use super::db::{Tx, transact};
+use super::dialect::Dialect;
+use super::fault::Fault;
+use super::log::insert_outbox;
+use super::query::Query;
+use super::rows::{self, CLIENT_USER, MESSAGE, kind};
+use crate::store::{
+    Admission, AppendOutcome, Appended, Change, Logged, NewMessage, OutboxEntry, OutboxId, Parties,
+    Rejection,
+};
+
+/// The most rows of one INSERT: 128 messages of the longest kind stay far below the 16 MiB of MariaDB's
+/// `max_allowed_packet`, and below SQLite's 32,766 values.
+const ROWS: usize = 128;
+
+/// The most conversations of one UPDATE: each row walks the list of all, so longer lists would cost their square.
+const UPDATED: usize = 64;
+
+/// The most keys of one look-up.
+const KEYS: usize = 128;
+
+impl SqlStore {
+    pub(super) async fn append_batch(
+        &self,
+        batch: &[NewMessage],
+        admit: &Admission,
+    ) -> Result<AppendOutcome, Fault> {
+        if batch.is_empty() {
+            return Ok(AppendOutcome {
+                results: Vec::new(),
+                outbox: Vec::new(),
+            });
+        }
+        // Known before the transaction, which must not ask for anything else while it holds locks.
+        let mut times = Vec::with_capacity(batch.len());
+        for message in batch {
+            times.push(self.keepable(message.at).await?);
+        }
+        let dialect = self.dialect();
+        transact!(self.db, |tx| append(tx, dialect, batch, &times, admit))
+    }
+}
+
+/// A conversation while it is locked, as the batch so far leaves it.
+struct Locked {
+    parties: Parties,
+    client_id: ClientId,
+    client: Option<ClientSummary>,
+    unread: i64,
+    client_unread: i64,
+    first_event: EventSeq,
+    last_seq: Seq,
+    last_event: EventSeq,
+    /// The newest of the batch: which message of it, by its place among the new ones.
+    newest: Option<usize>,
+}
+
+/// What one message of the batch comes to, before ids are known.
+enum Verdict {
+    Rejected(Rejection),
+    Stored(Message),
+    /// A new one, or a repeat of a new one, by its place among the new ones.
+    New(usize),
+    Again(usize),
+}
+
+/// What tells a repeat: where, who, and the sender's own name for it, as bytes.
+type Key<'a> = (ConversationId, UserId, &'a str);
+
+async fn append(
+    tx: &mut Tx,
+    dialect: Dialect,
+    batch: &[NewMessage],
+    times: &[Timestamp],
+    admit: &Admission,
+) -> Result<AppendOutcome, Fault> {
+    let ids: BTreeSet<ConversationId> = batch.iter().map(|message| message.conversation).collect();
+    let ids: Vec<ConversationId> = ids.into_iter().collect();
+    let (mut locked, step) = lock(tx, dialect, &ids).await?;
+    read_clients(tx, &mut locked).await?;
+    let stored = find_repeats(tx, batch, &locked).await?;
+
+    let mut fresh: Vec<(Message, i64)> = Vec::with_capacity(batch.len());
+    let mut named: HashMap<Key<'_>, usize> = HashMap::new();
+    let mut verdicts = Vec::with_capacity(batch.len());
+    for (message, at) in batch.iter().zip(times) {
+        verdicts.push(decide(
+            message,
+            *at,
+            admit,
+            &mut locked,
+            &stored,
+            &mut named,
+            &mut fresh,
+        ));
+    }
+    insert_messages(tx, dialect, step, &mut fresh).await?;
+    insert_events(tx, &fresh).await?;
+    update_conversations(tx, &locked, &fresh).await?;
+    let outbox = note(tx, dialect, step, &locked).await?;
+
+    Ok(AppendOutcome {
+        results: verdicts
+            .into_iter()
+            .map(|verdict| match verdict {
+                Verdict::Rejected(why) => Err(why),
+                Verdict::Stored(message) => Ok(Appended::Repeat(message)),
+                Verdict::Again(place) => Ok(Appended::Repeat(fresh[place].0.clone())),
+                Verdict::New(place) => {
+                    let (message, unread) = &fresh[place];
+                    logged(message, *unread, &locked)
+                        .map(Appended::New)
+                        .ok_or(Rejection::ConversationNotFound)
+                }
+            })
+            .collect(),
+        outbox,
+    })
+}
+
+/// Locks those conversations that exist. Also answers by how much the ids of one INSERT's rows differ on this
+/// connection.
+async fn lock(
+    tx: &mut Tx,
+    dialect: Dialect,
+    ids: &[ConversationId],
+) -> Result<(HashMap<ConversationId, Locked>, i64), Fault> {
+    let mut locked = HashMap::with_capacity(ids.len());
+    let mut step = 1;
+    for chunk in ids.chunks(KEYS) {
+        let mut query = Query::new(format!(
+            "SELECT id, clientId, agencyId, COALESCE(unreadCount, 0), clientUnreadCount, lastSeq, lastEventSeq, {} \
+             FROM Conversations WHERE id IN ",
+            dialect.id_step()
+        ));
+        query.push_list(chunk);
+        query.push(" ORDER BY id");
+        query.push(dialect.for_update());
+        for row in tx.all(query).await? {
+            let mut cells = row.cells();
+            let id = ConversationId::new(cells.int()?);
+            let client_id = ClientId::new(cells.int()?);
+            let agency = UserId::new(cells.int()?);
+            let (unread, client_unread) = (cells.int()?, cells.int()?);
+            let last_seq = Seq::new(cells.int()?);
+            let last_event = EventSeq::new(cells.int()?);
+            step = cells.int()?.max(1);
+            locked.insert(
+                id,
+                Locked {
+                    parties: Parties {
+                        agency,
+                        client_user: None,
+                        client_active: false,
+                    },
+                    client_id,
+                    client: None,
+                    unread,
+                    client_unread,
+                    first_event: last_event.next(),
+                    last_seq,
+                    last_event,
+                    newest: None,
+                },
+            );
+        }
+    }
+    Ok((locked, step))
+}
+
+/// Who the clients are and whether they may write. A query of its own: joined to the first it would lock these rows as
+/// well, and conversations of one client would wait for each other.
+async fn read_clients(
+    tx: &mut Tx,
+    locked: &mut HashMap<ConversationId, Locked>,
+) -> Result<(), Fault> {
+    let ids: BTreeSet<ClientId> = locked.values().map(|one| one.client_id).collect();
+    let ids: Vec<ClientId> = ids.into_iter().collect();
+    let mut clients = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(KEYS) {
+        let mut query = Query::new(format!(
+            "SELECT cl.id, cl.name, cl.company, cl.email, cl.status, cl.userId, cu.id FROM Clients cl \
+             LEFT JOIN Users cu ON cu.id = {CLIENT_USER} WHERE cl.id IN "
+        ));
+        query.push_list(chunk);
+        for row in tx.all(query).await? {
+            let mut cells = row.cells();
+            let id = ClientId::new(cells.int()?);
+            let (name, company, email) = (cells.text()?, cells.opt_text()?, cells.text()?);
+            let active = rows::is_client_active(cells.opt_text()?.as_deref());
+            let linked = cells.opt_int()?;
+            let user_id = cells.opt_int()?.map(UserId::new);
+            if let (None, Some(user)) = (linked, user_id) {
+                tx.run(link_query(id, user)).await?;
+            }
+            let summary = ClientSummary {
+                id,
+                name,
+                company,
+                email,
+                user_id,
+            };
+            clients.insert(id, (summary, active));
+        }
+    }
+    for one in locked.values_mut() {
+        if let Some((summary, active)) = clients.get(&one.client_id) {
+            one.parties.client_user = summary.user_id;
+            one.parties.client_active = *active;
+            one.client = Some(summary.clone());
+        }
+    }
+    Ok(())
+}
+
+/// The stored messages of which this batch has repeats. The conversations are locked, so there will be no others.
+async fn find_repeats(
+    tx: &mut Tx,
+    batch: &[NewMessage],
+    locked: &HashMap<ConversationId, Locked>,
+) -> Result<HashMap<(ConversationId, UserId, String), Message>, Fault> {
+    let keys: Vec<Key<'_>> = batch
+        .iter()
+        .filter(|message| locked.contains_key(&message.conversation))
+        .filter_map(key)
+        .collect();
+    let mut stored = HashMap::new();
+    for chunk in keys.chunks(KEYS) {
+        let mut query = Query::new(format!("SELECT {MESSAGE} FROM Messages m WHERE "));
+        for index in 0..chunk.len().next_power_of_two() {
+            let (conversation, sender, name) = chunk[index.min(chunk.len() - 1)];
+            query.push(if index == 0 { "" } else { " OR " });
+            query.push("(m.conversationId = ? AND m.senderId = ? AND m.clientMessageId = ?)");
+            query.push_value(conversation);
+            query.push_value(sender);
+            query.push_value(name.as_bytes());
+        }
+        for row in tx.all(query).await? {
+            let message = rows::message(&mut row.cells())?;
+            if let Some(name) = message.client_message_id.clone() {
+                stored.insert((message.conversation_id, message.sender_id, name), message);
+            }
+        }
+    }
+    Ok(stored)
+}
+
+fn key(message: &NewMessage) -> Option<Key<'_>> {
+    let name = message.client_message_id.as_deref()?;
+    Some((message.conversation, message.sender, name))
+}
+
+fn decide<'a>(
+    message: &'a NewMessage,
+    at: Timestamp,
+    admit: &Admission,
+    locked: &mut HashMap<ConversationId, Locked>,
+    stored: &HashMap<(ConversationId, UserId, String), Message>,
+    named: &mut HashMap<Key<'a>, usize>,
+    fresh: &mut Vec<(Message, i64)>,
+) -> Verdict {
+    let Some(conversation) = locked.get_mut(&message.conversation) else {
+        return Verdict::Rejected(Rejection::ConversationNotFound);
+    };
+    if conversation.client.is_none() {
+        return Verdict::Rejected(Rejection::ConversationNotFound);
+    }
+    let receiver = match admit(message, &conversation.parties) {
+        Ok(receiver) => receiver,
+        Err(why) => return Verdict::Rejected(why),
+    };
+    let key = key(message);
+    if let Some((place, sender, name)) = key {
+        if let Some(earlier) = stored.get(&(place, sender, name.to_owned())) {
+            return Verdict::Stored(earlier.clone());
+        }
+        if let Some(earlier) = named.get(&(place, sender, name)) {
+            return Verdict::Again(*earlier);
+        }
+    }
+    let side = message.role.side();
+    match side {
+        SenderType::Client => conversation.unread += 1,
+        SenderType::Agency => conversation.client_unread += 1,
+    }
+    conversation.last_seq = conversation.last_seq.next();
+    conversation.last_event = conversation.last_event.next();
+    let place = fresh.len();
+    conversation.newest = Some(place);
+    if let Some(key) = key {
+        named.insert(key, place);
+    }
+    let row = Message {
+        // Known once it is inserted.
+        id: MessageId::new(0),
+        conversation_id: message.conversation,
+        sender_id: message.sender,
+        receiver_id: receiver,
+        sender_type: side,
+        content: message.content.clone(),
+        is_read: false,
+        read_at: None,
+        created_at: Some(at),
+        updated_at: Some(at),
+        seq: conversation.last_seq,
+        event_seq: conversation.last_event,
+        client_message_id: message.client_message_id.clone(),
+    };
+    fresh.push((row, conversation.unread));
+    Verdict::New(place)
+}
+
+/// Inserts the new messages and gives them their ids. Chunks are powers of two, as lists of values are: few lengths,
+/// few prepared statements.
+async fn insert_messages(
+    tx: &mut Tx,
+    dialect: Dialect,
+    step: i64,
+    fresh: &mut [(Message, i64)],
+) -> Result<(), Fault> {
+    let mut rest = fresh;
+    while !rest.is_empty() {
+        let (chunk, later) = rest.split_at_mut(chunk_len(rest.len()));
+        let mut query = Query::new(
+            "INSERT INTO Messages (conversationId, senderId, receiverId, senderType, content, isRead, createdAt, \
+             updatedAt, seq, eventSeq, clientMessageId) VALUES ",
+        );
+        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)");
+        for (message, _) in chunk.iter() {
+            query.push_value(message.conversation_id);
+            query.push_value(message.sender_id);
+            query.push_value(message.receiver_id);
+            query.push_value(message.sender_type.as_str());
+            query.push_value(&message.content);
+            query.push_value(message.created_at);
+            query.push_value(message.updated_at);
+            query.push_value(message.seq);
+            query.push_value(message.event_seq);
+            query.push_value(message.client_message_id.as_deref().map(str::as_bytes));
+        }
+        let first = tx.run(query).await?.first_id(dialect, chunk.len());
+        for (id, (message, _)) in (0..).map(|nth| first + nth * step).zip(chunk) {
+            message.id = MessageId::new(id);
+        }
+        rest = later;
+    }
+    Ok(())
+}
+
+async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Fault> {
+    let mut rest = fresh;
+    while !rest.is_empty() {
+        let (chunk, later) = rest.split_at(chunk_len(rest.len()));
+        let mut query = Query::new(
+            "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, messageId, unreadCount, \
+             createdAt) VALUES ",
+        );
+        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, ?, ?)");
+        for (message, unread) in chunk {
+            query.push_value(message.conversation_id);
+            query.push_value(message.event_seq);
+            query.push_value(kind::MESSAGE);
+            query.push_value(message.sender_id);
+            query.push_value(message.id);
+            query.push_value(*unread);
+            query.push_value(message.created_at.map(Timestamp::unix_millis));
+        }
+        tx.run(query).await?;
+        rest = later;
+    }
+    Ok(())
+}
+
+/// The longest power of two that is left and allowed.
+fn chunk_len(left: usize) -> usize {
+    let mut len = ROWS;
+    while len > left {
+        len /= 2;
+    }
+    len
+}
+
+/// What a column of a conversation becomes, given its state and its newest message.
+type NewValue = fn(&Locked, &Message) -> super::query::Value;
+
+async fn update_conversations(
+    tx: &mut Tx,
+    locked: &HashMap<ConversationId, Locked>,
+    fresh: &[(Message, i64)],
+) -> Result<(), Fault> {
+    let changed: Vec<(&Locked, &Message)> = locked
+        .values()
+        .filter_map(|one| Some((one, &fresh[one.newest?].0)))
+        .collect();
+    for chunk in changed.chunks(UPDATED) {
+        // The last one stands for itself again where the list is padded; the first match counts.
+        let padded: Vec<_> = (0..chunk.len().next_power_of_two())
+            .map(|index| chunk[index.min(chunk.len() - 1)])
+            .collect();
+        let mut query = Query::new("UPDATE Conversations SET ");
+        let columns: [(&str, NewValue); 7] = [
+            ("lastMessage", |_, message| (&message.content).into()),
+            ("lastMessageTime", |_, message| message.created_at.into()),
+            ("updatedAt", |_, message| message.created_at.into()),
+            ("unreadCount", |one, _| one.unread.into()),
+            ("clientUnreadCount", |one, _| one.client_unread.into()),
+            ("lastSeq", |one, _| one.last_seq.into()),
+            ("lastEventSeq", |one, _| one.last_event.into()),
+        ];
+        for (index, (column, value)) in columns.iter().enumerate() {
+            query.push(if index == 0 { "" } else { ", " });
+            query.push(column);
+            query.push(" = CASE id");
+            for (one, message) in &padded {
+                query.push(" WHEN ? THEN ?");
+                query.push_value(message.conversation_id);
+                query.push_value(value(one, message));
+            }
+            query.push(" END");
+        }
+        query.push(" WHERE id IN ");
+        let ids: Vec<ConversationId> = padded.iter().map(|(_, one)| one.conversation_id).collect();
+        query.push_list(&ids);
+        tx.run(query).await?;
+    }
+    Ok(())
+}
+
+/// Notes each conversation's new changes in the outbox.
+async fn note(
+    tx: &mut Tx,
+    dialect: Dialect,
+    step: i64,
+    locked: &HashMap<ConversationId, Locked>,
+) -> Result<Vec<OutboxId>, Fault> {
+    let mut entries: Vec<OutboxEntry> = locked
+        .iter()
+        .filter(|(_, one)| one.newest.is_some())
+        .map(|(id, one)| OutboxEntry {
+            id: OutboxId(0),
+            conversation: *id,
+            first: one.first_event,
+            last: one.last_event,
+        })
+        .collect();
+    let mut rest = entries.as_mut_slice();
+    while !rest.is_empty() {
+        let (chunk, later) = rest.split_at_mut(chunk_len(rest.len()));
+        insert_outbox(tx, dialect, step, chunk).await?;
+        rest = later;
+    }
+    Ok(entries.into_iter().map(|entry| entry.id).collect())
+}
+
+fn logged(
+    message: &Message,
+    unread_count: i64,
+    locked: &HashMap<ConversationId, Locked>,
+) -> Option<Logged> {
+    let one = locked.get(&message.conversation_id)?;
+    Some(Logged {
+        position: Position {
+            conversation: message.conversation_id,
+            event_seq: message.event_seq,
+        },
+        at: message.created_at?,
+        actor: message.sender_id,
+        parties: one.parties,
+        change: Change::Message {
+            message: message.clone(),
+            client: one.client.clone()?,
+            unread_count,
+        },
+        outbox: None,
+    })
+}

@@ -1,0 +1,479 @@
+//! Connections: pools that need no database to be made, statements bounded in time, transactions. No statement about
+//! the chat's own tables stands here.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Database, Executor as _};
+
+use super::dialect::Dialect;
+use super::fault::Fault;
+use super::query::{MySqlConn, Query, Row, SqliteConn};
+use crate::store::{InvalidUrl, Settings};
+
+/// Prepared statements a connection keeps: all of this program's, each in its few lengths, fit.
+const STATEMENT_CACHE: usize = 256;
+
+/// How often a transaction is tried that failed for no fault of its own. Deadlocks are rare, since rows are locked in
+/// order; three in a row mean trouble the caller should hear of.
+pub(super) const ATTEMPTS: u32 = 4;
+
+/// The pools of one database.
+pub(super) struct Db {
+    pools: Pools,
+    /// For one statement, on this side; the server is told to give up first.
+    timeout: Duration,
+}
+
+enum Pools {
+    MySql(MySqlPool, MySqlConnectOptions),
+    /// SQLite has one writer at a time anyway: waiting for the only writing connection is fair and wakes at once,
+    /// waiting for the file's lock is neither.
+    Sqlite {
+        reading: SqlitePool,
+        writing: SqlitePool,
+        options: SqliteConnectOptions,
+    },
+}
+
+/// What a statement did.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    /// Rows changed.
+    pub(super) rows: u64,
+    /// The id of the row inserted. Of several, MySQL's first, SQLite's last.
+    last_id: i64,
+}
+
+impl Done {
+    /// The id of the first of `rows` rows that one INSERT made. Both databases number the rows of one INSERT whose
+    /// number of rows is known beforehand in one go: MySQL in steps of `auto_increment_increment` in every
+    /// `innodb_autoinc_lock_mode` (MySQL manual, "AUTO_INCREMENT Handling in InnoDB", simple inserts), SQLite because
+    /// nobody else writes.
+    pub(super) fn first_id(self, dialect: Dialect, rows: usize) -> i64 {
+        match dialect {
+            Dialect::MySql => self.last_id,
+            Dialect::Sqlite => self.last_id - i64::try_from(rows).unwrap_or(1) + 1,
+        }
+    }
+
+    /// The id of the one row inserted.
+    pub(super) fn id(self) -> i64 {
+        self.last_id
+    }
+}
+
+/// A connection, which runs one statement at a time.
+pub(super) struct Conn {
+    inner: Inner,
+    timeout: Option<Duration>,
+}
+
+pub(super) enum Inner {
+    MySql(MySqlConn),
+    Sqlite(SqliteConn),
+}
+
+/// A transaction. Dropped without an end it takes its connection with it, which ends it on the server too: so a caller
+/// that goes away leaves no lock behind.
+pub(super) struct Tx {
+    conn: Conn,
+    ended: bool,
+}
+
+impl Db {
+    /// Reads an address and makes the pools. Nothing is connected yet.
+    pub(super) fn open(url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
+        let pools = if url.starts_with("mysql://") || url.starts_with("mariadb://") {
+            mysql_pools(url, settings)?
+        } else if url.starts_with("sqlite:") {
+            sqlite_pools(url, settings)?
+        } else {
+            return Err(InvalidUrl(
+                "must begin with sqlite:// or mysql://".to_owned(),
+            ));
+        };
+        Ok(Self {
+            pools,
+            timeout: settings.statement_timeout + Duration::from_millis(500),
+        })
+    }
+
+    pub(super) const fn dialect(&self) -> Dialect {
+        match self.pools {
+            Pools::MySql(..) => Dialect::MySql,
+            Pools::Sqlite { .. } => Dialect::Sqlite,
+        }
+    }
+
+    /// A reading statement's rows.
+    pub(super) async fn all(&self, query: Query) -> Result<Vec<Row>, Fault> {
+        self.reader().await?.all(query).await
+    }
+
+    /// A reading statement's first row.
+    pub(super) async fn first(&self, query: Query) -> Result<Option<Row>, Fault> {
+        Ok(self.all(query).await?.into_iter().next())
+    }
+
+    /// A writing statement by itself, committed when it returns.
+    pub(super) async fn run(&self, query: Query) -> Result<Done, Fault> {
+        self.writer().await?.run(query).await
+    }
+
+    /// Begins a transaction that may write.
+    pub(super) async fn begin(&self) -> Result<Tx, Fault> {
+        let mut conn = self.writer().await?;
+        conn.begin().await?;
+        Ok(Tx { conn, ended: false })
+    }
+
+    /// A connection of its own, without time limits, for migrations. It is closed when dropped.
+    pub(super) async fn unhurried(&self) -> Result<Conn, Fault> {
+        /// One node migrates, the others wait for the lock on the SQLite file this long.
+        const TURN: Duration = Duration::from_secs(3600);
+        let inner = match &self.pools {
+            Pools::MySql(_, options) => Inner::MySql(
+                MySqlPoolOptions::new()
+                    .max_connections(1)
+                    .acquire_timeout(self.timeout)
+                    .after_connect(|conn, _| {
+                        Box::pin(async move { prepare_mysql(conn, None).await })
+                    })
+                    .connect_lazy_with(options.clone())
+                    .acquire()
+                    .await?,
+            ),
+            Pools::Sqlite { options, .. } => {
+                make_folder(options.get_filename())?;
+                Inner::Sqlite(
+                    PoolOptions::new()
+                        .max_connections(1)
+                        .acquire_timeout(self.timeout)
+                        .connect_lazy_with(options.clone().busy_timeout(TURN))
+                        .acquire()
+                        .await?,
+                )
+            }
+        };
+        let mut conn = Conn {
+            inner,
+            timeout: None,
+        };
+        conn.close_on_drop();
+        Ok(conn)
+    }
+
+    pub(super) async fn close(&self) {
+        match &self.pools {
+            Pools::MySql(pool, _) => pool.close().await,
+            Pools::Sqlite {
+                reading, writing, ..
+            } => {
+                reading.close().await;
+                writing.close().await;
+            }
+        }
+    }
+
+    async fn reader(&self) -> Result<Conn, Fault> {
+        let inner = match &self.pools {
+            Pools::MySql(pool, _) => Inner::MySql(pool.acquire().await?),
+            Pools::Sqlite {
+                reading, options, ..
+            } => {
+                make_folder(options.get_filename())?;
+                Inner::Sqlite(reading.acquire().await?)
+            }
+        };
+        Ok(Conn {
+            inner,
+            timeout: Some(self.timeout),
+        })
+    }
+
+    async fn writer(&self) -> Result<Conn, Fault> {
+        let Pools::Sqlite {
+            writing, options, ..
+        } = &self.pools
+        else {
+            return self.reader().await;
+        };
+        make_folder(options.get_filename())?;
+        Ok(Conn {
+            inner: Inner::Sqlite(writing.acquire().await?),
+            timeout: Some(self.timeout),
+        })
+    }
+}
+
+impl Conn {
+    pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
+        let timeout = self.timeout;
+        let inner = &mut self.inner;
+        let answer = async move {
+            match inner {
+                Inner::MySql(conn) => {
+                    let (sql, arguments) = query.into_mysql()?;
+                    let rows = sqlx::query_with(sql, arguments).fetch(&mut **conn);
+                    Ok(rows.map_ok(Row::MySql).try_collect().await?)
+                }
+                Inner::Sqlite(conn) => {
+                    let (sql, arguments) = query.into_sqlite()?;
+                    let rows = sqlx::query_with(sql, arguments).fetch(&mut **conn);
+                    Ok(rows.map_ok(Row::Sqlite).try_collect().await?)
+                }
+            }
+        };
+        let answer = within(timeout, answer).await;
+        self.give_up_after(answer)
+    }
+
+    pub(super) async fn first(&mut self, query: Query) -> Result<Option<Row>, Fault> {
+        Ok(self.all(query).await?.into_iter().next())
+    }
+
+    pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
+        let timeout = self.timeout;
+        let inner = &mut self.inner;
+        let answer = async move {
+            match inner {
+                Inner::MySql(conn) => {
+                    let (sql, arguments) = query.into_mysql()?;
+                    let done = sqlx::query_with(sql, arguments)
+                        .execute(&mut **conn)
+                        .await?;
+                    Ok(Done {
+                        rows: done.rows_affected(),
+                        last_id: i64::try_from(done.last_insert_id()).unwrap_or(0),
+                    })
+                }
+                Inner::Sqlite(conn) => {
+                    let (sql, arguments) = query.into_sqlite()?;
+                    let done = sqlx::query_with(sql, arguments)
+                        .execute(&mut **conn)
+                        .await?;
+                    Ok(Done {
+                        rows: done.rows_affected(),
+                        last_id: done.last_insert_rowid(),
+                    })
+                }
+            }
+        };
+        let answer = within(timeout, answer).await;
+        self.give_up_after(answer)
+    }
+
+    /// Statements without values, not prepared: DDL and the ends of transactions.
+    pub(super) async fn raw(&mut self, sql: &str) -> Result<(), Fault> {
+        let timeout = self.timeout;
+        let inner = &mut self.inner;
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        let answer = async move {
+            match inner {
+                Inner::MySql(conn) => conn.execute(sql).await.map(drop)?,
+                Inner::Sqlite(conn) => conn.execute(sql).await.map(drop)?,
+            }
+            Ok(())
+        };
+        let answer = within(timeout, answer).await;
+        self.give_up_after(answer)
+    }
+
+    /// Begins a transaction on this connection, to be ended with `raw("COMMIT")`.
+    pub(super) async fn begin(&mut self) -> Result<(), Fault> {
+        self.raw(match self.inner {
+            Inner::MySql(_) => "BEGIN",
+            // Locks at once: a transaction that reads before it writes could not be allowed to write otherwise.
+            Inner::Sqlite(_) => "BEGIN IMMEDIATE",
+        })
+        .await
+    }
+
+    /// The driver's own connection, for its migrator.
+    pub(super) const fn inner(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+
+    fn close_on_drop(&mut self) {
+        match &mut self.inner {
+            Inner::MySql(conn) => conn.close_on_drop(),
+            Inner::Sqlite(conn) => conn.close_on_drop(),
+        }
+    }
+
+    /// A connection in the middle of an overdue statement is of no more use.
+    fn give_up_after<T>(&mut self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        if matches!(answer, Err(Fault::TooSlow)) {
+            self.close_on_drop();
+        }
+        answer
+    }
+}
+
+impl Tx {
+    pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
+        self.conn.all(query).await
+    }
+
+    pub(super) async fn first(&mut self, query: Query) -> Result<Option<Row>, Fault> {
+        self.conn.first(query).await
+    }
+
+    pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
+        self.conn.run(query).await
+    }
+
+    /// After an error here it is unknown whether the transaction took effect.
+    pub(super) async fn commit(mut self) -> Result<(), Fault> {
+        self.conn.raw("COMMIT").await?;
+        self.ended = true;
+        Ok(())
+    }
+
+    pub(super) async fn rollback(mut self) {
+        self.ended = self.conn.raw("ROLLBACK").await.is_ok();
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.conn.close_on_drop();
+        }
+    }
+}
+
+/// Runs a body in a transaction: commits what it answers, rolls back and perhaps tries again when it fails. A macro,
+/// since a future that borrows both the transaction and the caller's arguments can't be named in a bound.
+macro_rules! transact {
+    ($db:expr, |$tx:ident| $body:expr) => {{
+        let mut attempt = 1;
+        loop {
+            let mut tx = $db.begin().await?;
+            let outcome = {
+                let $tx = &mut tx;
+                $body.await
+            };
+            match outcome {
+                Ok(value) => {
+                    tx.commit().await?;
+                    break Ok::<_, $crate::store::sql::fault::Fault>(value);
+                }
+                Err(fault) => {
+                    tx.rollback().await;
+                    if attempt >= $crate::store::sql::db::ATTEMPTS || !fault.is_worth_a_retry() {
+                        break Err(fault);
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }};
+}
+pub(super) use transact;
+
+async fn within<T>(
+    timeout: Option<Duration>,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, answer)
+            .await
+            .unwrap_or(Err(Fault::TooSlow)),
+        None => answer.await,
+    }
+}
+
+fn pool_options<D: Database>(settings: &Settings) -> PoolOptions<D> {
+    PoolOptions::new()
+        .max_connections(settings.pool_size.max(1))
+        .acquire_timeout(settings.acquire_timeout)
+}
+
+fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
+    let url = url.replacen("mariadb://", "mysql://", 1);
+    let options = MySqlConnectOptions::from_str(&url)
+        .map_err(|_| InvalidUrl("is no mysql://user:password@host:port/database".to_owned()))?;
+    if options.get_database().is_none() {
+        return Err(InvalidUrl("names no database".to_owned()));
+    }
+    let options = options
+        .charset("utf8mb4")
+        .statement_cache_capacity(STATEMENT_CACHE)
+        .disable_statement_logging();
+    let timeout = settings.statement_timeout;
+    let pool = pool_options(settings)
+        .after_connect(move |conn, _| {
+            Box::pin(async move { prepare_mysql(conn, Some(timeout)).await })
+        })
+        .connect_lazy_with(options.clone());
+    Ok(Pools::MySql(pool, options))
+}
+
+/// Makes a session fit: reads see what others have committed (a batch must see a repeat that was stored while it waited
+/// for its lock), nothing is cut to fit a column, nothing runs for ever.
+async fn prepare_mysql(
+    conn: &mut sqlx::MySqlConnection,
+    timeout: Option<Duration>,
+) -> Result<(), sqlx::Error> {
+    conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        .await?;
+    conn.execute("SET SESSION sql_mode = CONCAT_WS(',', @@sql_mode, 'STRICT_TRANS_TABLES')")
+        .await?;
+    let Some(timeout) = timeout else {
+        return Ok(());
+    };
+    let version: String = sqlx::query_scalar("SELECT VERSION()")
+        .fetch_one(&mut *conn)
+        .await?;
+    let limit = if version.contains("MariaDB") {
+        format!("max_statement_time = {}", timeout.as_secs_f64())
+    } else {
+        format!("max_execution_time = {}", timeout.as_millis())
+    };
+    // So that all attempts of a transaction together stay near the limit of one statement.
+    let lock_wait = (timeout.as_secs() / u64::from(ATTEMPTS)).max(1);
+    let sql = format!("SET SESSION {limit}, SESSION innodb_lock_wait_timeout = {lock_wait}");
+    conn.execute(AssertSqlSafe(sql)).await?;
+    Ok(())
+}
+
+fn sqlite_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
+    let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    if path.is_empty() || path.starts_with(":memory:") || path.contains("mode=memory") {
+        return Err(InvalidUrl("must name a file".to_owned()));
+    }
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|_| InvalidUrl("is no sqlite://path".to_owned()))?
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // In WAL mode only FULL syncs at every commit: what was acknowledged survives a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(settings.statement_timeout)
+        .statement_cache_capacity(STATEMENT_CACHE)
+        .disable_statement_logging();
+    Ok(Pools::Sqlite {
+        reading: pool_options(settings).connect_lazy_with(options.clone()),
+        writing: pool_options(settings)
+            .max_connections(1)
+            .connect_lazy_with(options.clone()),
+        options,
+    })
+}
+
+/// SQLite makes its file, not the folders above it.
+fn make_folder(file: &Path) -> Result<(), Fault> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.exists() => {
+            std::fs::create_dir_all(folder).map_err(|error| Fault::Sql(sqlx::Error::Io(error)))
+        }
+        _ => Ok(()),
+    }
+}

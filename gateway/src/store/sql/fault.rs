@@ -1,0 +1,157 @@
+//! How a statement fails, and which failures are worth another try. No text of the database's own gets out of here that
+//! could hold a row's content.
+
+use sqlx::mysql::MySqlDatabaseError;
+
+use crate::store::StoreError;
+
+/// A failed statement.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// As the driver reports it.
+    Sql(sqlx::Error),
+    /// It took longer than the statement timeout.
+    TooSlow,
+    /// A row was there before ours, where the second attempt will find it.
+    Overtaken,
+}
+
+/// What is told of a fault: where it happened and its code, not the database's sentence, which may quote values.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Told(String);
+
+// Codes of MySQL and MariaDB. https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
+const DUPLICATE_ENTRY: u16 = 1062;
+const NO_SUCH_TABLE: u16 = 1146;
+const UNKNOWN_COLUMN: u16 = 1054;
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
+const DEADLOCK: u16 = 1213;
+/// The server is there, but not for us, or not just now: too many connections, a shutdown, a missing or not yet granted
+/// database, a read-only server in a failover, a killed or slow statement.
+const PASSING: [u16; 20] = [
+    1040, 1044, 1045, 1049, 1053, 1077, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1290, 1317,
+    1836, 1927, 1969, 3024,
+];
+
+// Primary result codes of SQLite. https://www.sqlite.org/rescode.html
+const SQLITE_BUSY: u32 = 5;
+const SQLITE_LOCKED: u32 = 6;
+/// Read-only, I/O error, disk full, can't open.
+const SQLITE_PASSING: [u32; 4] = [8, 10, 13, 14];
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl Fault {
+    /// Whether a unique key stood in the way.
+    pub(super) fn is_duplicate(&self) -> bool {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => {
+                error.is_unique_violation() || mysql_code(error.as_ref()) == Some(DUPLICATE_ENTRY)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a table or a column is missing.
+    pub(super) fn is_missing_schema(&self) -> bool {
+        let Self::Sql(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        match mysql_code(error.as_ref()) {
+            Some(code) => code == NO_SUCH_TABLE || code == UNKNOWN_COLUMN,
+            None => {
+                error.message().starts_with("no such table")
+                    || error.message().starts_with("no such column")
+            }
+        }
+    }
+
+    /// Whether the whole transaction may be tried again at once: it was rolled back, and not for its own fault.
+    pub(super) fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::Overtaken => true,
+            Self::TooSlow => false,
+            Self::Sql(sqlx::Error::Io(_)) => true,
+            Self::Sql(sqlx::Error::Database(error)) => match mysql_code(error.as_ref()) {
+                Some(code) => code == DEADLOCK || code == LOCK_WAIT_TIMEOUT,
+                None => {
+                    matches!(
+                        sqlite_code(error.as_ref()),
+                        Some(SQLITE_BUSY | SQLITE_LOCKED)
+                    )
+                }
+            },
+            Self::Sql(_) => false,
+        }
+    }
+
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::TooSlow | Self::Overtaken => true,
+            Self::Sql(sqlx::Error::Database(error)) => match mysql_code(error.as_ref()) {
+                Some(code) => {
+                    PASSING.contains(&code) || code == DEADLOCK || code == LOCK_WAIT_TIMEOUT
+                }
+                None => sqlite_code(error.as_ref()).is_some_and(|code| {
+                    code == SQLITE_BUSY || code == SQLITE_LOCKED || SQLITE_PASSING.contains(&code)
+                }),
+            },
+            Self::Sql(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+            ),
+        }
+    }
+
+    fn told(&self) -> Told {
+        Told(match self {
+            Self::TooSlow => "a statement took too long".to_owned(),
+            Self::Overtaken => "others kept changing the same rows".to_owned(),
+            Self::Sql(sqlx::Error::Database(error)) => match mysql_code(error.as_ref()) {
+                // These name tables and columns, nothing else.
+                Some(NO_SUCH_TABLE | UNKNOWN_COLUMN | 1044 | 1049 | 1064 | 1364) => {
+                    error.message().to_owned()
+                }
+                Some(code) => format!("MySQL error {code}"),
+                // SQLite's sentences never quote values.
+                None => format!("SQLite: {}", error.message()),
+            },
+            Self::Sql(sqlx::Error::ColumnDecode { index, .. }) => {
+                format!("column {index} holds something unexpected")
+            }
+            Self::Sql(error) => error.to_string(),
+        })
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        let told = Box::new(fault.told());
+        if fault.is_passing() {
+            Self::Unavailable(told)
+        } else {
+            Self::Internal(told)
+        }
+    }
+}
+
+fn mysql_code(error: &dyn sqlx::error::DatabaseError) -> Option<u16> {
+    error
+        .try_downcast_ref::<MySqlDatabaseError>()
+        .map(MySqlDatabaseError::number)
+}
+
+/// The primary code: SQLite's extended codes carry it in their low byte.
+fn sqlite_code(error: &dyn sqlx::error::DatabaseError) -> Option<u32> {
+    error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
+}

@@ -1,0 +1,304 @@
+//! `ConversationEvents` and `Outbox`: the log of durable changes, and which of them may not have been published.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use shared::envelope::Position;
+use shared::model::ClientSummary;
+use shared::{ClientId, ConversationId, EventSeq, Role, Seq, UserId};
+
+use super::SqlStore;
+use super::db::Tx;
+use super::dialect::Dialect;
+use super::fault::Fault;
+use super::query::{Query, Row};
+use super::rows::{
+    self, CLIENT_USER, DeletedPayload, MESSAGE, ReadPayload, from_millis, from_payload, kind,
+};
+use crate::store::{
+    Change, Log, LogHead, Logged, OutboxEntry, OutboxId, Parties, StoreError, Viewer,
+};
+
+/// The most ids of one statement.
+const IDS: usize = 256;
+
+#[async_trait]
+impl Log for SqlStore {
+    async fn log_after(
+        &self,
+        conversation: ConversationId,
+        after: EventSeq,
+        limit: u32,
+    ) -> Result<Vec<Logged>, StoreError> {
+        // A deleted conversation has no row and no client any more, only the tombstone in its log.
+        let sql = format!(
+            "SELECT e.eventSeq, e.kind, e.actorId, e.createdAt, e.payload, COALESCE(e.unreadCount, cv.unreadCount, 0), \
+             cv.agencyId, cl.id, cl.name, cl.company, cl.email, cl.status, cu.id, {MESSAGE} \
+             FROM ConversationEvents e \
+             LEFT JOIN Messages m ON m.id = e.messageId \
+             LEFT JOIN Conversations cv ON cv.id = e.conversationId \
+             LEFT JOIN Clients cl ON cl.id = cv.clientId \
+             LEFT JOIN Users cu ON cu.id = {CLIENT_USER} \
+             WHERE e.conversationId = ? AND e.eventSeq > ? ORDER BY e.eventSeq LIMIT ?"
+        );
+        let query = Query::new(sql).bind(conversation).bind(after).bind(limit);
+        let mut log = Vec::new();
+        for row in self.db.all(query).await? {
+            log.push(logged(conversation, &row)?);
+        }
+        Ok(log)
+    }
+
+    async fn heads(
+        &self,
+        viewer: Viewer,
+        ids: Option<&[ConversationId]>,
+    ) -> Result<Vec<LogHead>, StoreError> {
+        let mut heads = Vec::new();
+        match ids {
+            Some(ids) => {
+                for chunk in ids.chunks(IDS) {
+                    let mut query = living_heads();
+                    query.push(" WHERE cv.id IN ");
+                    query.push_list(chunk);
+                    read_heads(&self.db.all(query).await?, &mut heads)?;
+                }
+                self.add_tombstones(ids, &mut heads).await?;
+            }
+            None => {
+                let mut query = living_heads();
+                if viewer.role == Role::User {
+                    let clients = self.clients_of(viewer.user).await?;
+                    query.push(" WHERE cv.clientId IN ");
+                    query.push_list(&clients);
+                }
+                query.push(" ORDER BY cv.id");
+                read_heads(&self.db.all(query).await?, &mut heads)?;
+            }
+        }
+        Ok(heads)
+    }
+
+    async fn stale_outbox(&self, age_ms: u64, limit: u32) -> Result<Vec<OutboxEntry>, StoreError> {
+        let sql = format!(
+            "SELECT id, conversationId, firstEventSeq, lastEventSeq FROM Outbox \
+             WHERE createdAt <= {} - ? ORDER BY createdAt, id LIMIT ?",
+            self.dialect().now_ms()
+        );
+        let query = Query::new(sql)
+            .bind(i64::try_from(age_ms).unwrap_or(i64::MAX / 2))
+            .bind(limit);
+        let mut entries = Vec::new();
+        for row in self.db.all(query).await? {
+            let mut cells = row.cells();
+            entries.push(OutboxEntry {
+                id: OutboxId(cells.int()?),
+                conversation: ConversationId::new(cells.int()?),
+                first: EventSeq::new(cells.int()?),
+                last: EventSeq::new(cells.int()?),
+            });
+        }
+        Ok(entries)
+    }
+
+    async fn first_unpublished(
+        &self,
+        conversation: ConversationId,
+    ) -> Result<Option<EventSeq>, StoreError> {
+        let query = Query::new("SELECT MIN(firstEventSeq) FROM Outbox WHERE conversationId = ?")
+            .bind(conversation);
+        match self.db.first(query).await? {
+            Some(row) => Ok(row.cells().opt_int()?.map(EventSeq::new)),
+            None => Ok(None),
+        }
+    }
+
+    async fn clear_outbox(&self, ids: &[OutboxId]) -> Result<(), StoreError> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        for chunk in ids.chunks(IDS) {
+            let mut query = Query::new("DELETE FROM Outbox WHERE id IN ");
+            query.push_list(chunk);
+            self.db.run(query).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A change to be logged by itself, with an outbox entry of its own.
+pub(super) struct NewChange<'a> {
+    pub(super) conversation: ConversationId,
+    pub(super) event_seq: EventSeq,
+    pub(super) kind: &'a str,
+    pub(super) actor: UserId,
+    pub(super) payload: &'a str,
+    pub(super) at: shared::Timestamp,
+}
+
+/// Logs one change and notes it in the outbox.
+pub(super) async fn log_change(
+    tx: &mut Tx,
+    dialect: Dialect,
+    change: NewChange<'_>,
+) -> Result<OutboxId, Fault> {
+    let query = Query::new(
+        "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, payload, createdAt) \
+         VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(change.conversation)
+    .bind(change.event_seq)
+    .bind(change.kind)
+    .bind(change.actor)
+    .bind(change.payload)
+    .bind(change.at.unix_millis());
+    tx.run(query).await?;
+    let mut entry = [OutboxEntry {
+        id: OutboxId(0),
+        conversation: change.conversation,
+        first: change.event_seq,
+        last: change.event_seq,
+    }];
+    insert_outbox(tx, dialect, 1, &mut entry).await?;
+    Ok(entry[0].id)
+}
+
+/// Inserts entries in one statement and gives them their ids, which are `step` apart.
+pub(super) async fn insert_outbox(
+    tx: &mut Tx,
+    dialect: Dialect,
+    step: i64,
+    entries: &mut [OutboxEntry],
+) -> Result<(), Fault> {
+    let mut query = Query::new(
+        "INSERT INTO Outbox (conversationId, firstEventSeq, lastEventSeq, createdAt) VALUES ",
+    );
+    query.push_rows(entries.len(), &format!("(?, ?, ?, {})", dialect.now_ms()));
+    for entry in entries.iter() {
+        query.push_value(entry.conversation);
+        query.push_value(entry.first);
+        query.push_value(entry.last);
+    }
+    let first = tx.run(query).await?.first_id(dialect, entries.len());
+    for (id, entry) in (0..).map(|nth| first + nth * step).zip(entries) {
+        entry.id = OutboxId(id);
+    }
+    Ok(())
+}
+
+fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
+    let mut cells = row.cells();
+    let event_seq = EventSeq::new(cells.int()?);
+    let kind = cells.text()?;
+    let actor = UserId::new(cells.int()?);
+    let at = from_millis(cells.int()?);
+    let payload = cells.opt_text()?.unwrap_or_default();
+    let unread_count = cells.int()?;
+    let agency = UserId::new(cells.opt_int()?.unwrap_or(0));
+    let client_id = cells.opt_int()?;
+    let (name, company, email) = (cells.opt_text()?, cells.opt_text()?, cells.opt_text()?);
+    let client_active = rows::is_client_active(cells.opt_text()?.as_deref());
+    let client_user = cells.opt_int()?.map(UserId::new);
+    let mut parties = Parties {
+        agency,
+        client_user,
+        client_active,
+    };
+    let change = match kind.as_str() {
+        kind::READ => {
+            let read: ReadPayload = from_payload(&payload)?;
+            Change::Read {
+                side: read.side,
+                up_to: read.up_to_seq,
+                count: read.count,
+            }
+        }
+        kind::CREATED => Change::Created(from_payload(&payload)?),
+        kind::DELETED => {
+            parties = from_payload::<DeletedPayload>(&payload)?.parties();
+            Change::Deleted
+        }
+        _ => Change::Message {
+            message: rows::message(&mut cells)?,
+            client: ClientSummary {
+                id: ClientId::new(client_id.unwrap_or(0)),
+                name: name.unwrap_or_default(),
+                company,
+                email: email.unwrap_or_default(),
+                user_id: client_user,
+            },
+            unread_count,
+        },
+    };
+    Ok(Logged {
+        position: Position {
+            conversation,
+            event_seq,
+        },
+        at,
+        actor,
+        parties,
+        change,
+        outbox: None,
+    })
+}
+
+fn living_heads() -> Query {
+    Query::new(format!(
+        "SELECT cv.id, cv.lastSeq, cv.lastEventSeq, cv.agencyId, cu.id, cl.status FROM Conversations cv \
+         JOIN Clients cl ON cl.id = cv.clientId LEFT JOIN Users cu ON cu.id = {CLIENT_USER}"
+    ))
+}
+
+fn read_heads(found: &[Row], heads: &mut Vec<LogHead>) -> Result<(), Fault> {
+    for row in found {
+        let mut cells = row.cells();
+        heads.push(LogHead {
+            conversation: ConversationId::new(cells.int()?),
+            last_seq: Seq::new(cells.int()?),
+            last_event_seq: EventSeq::new(cells.int()?),
+            gone: false,
+            parties: Parties {
+                agency: UserId::new(cells.int()?),
+                client_user: cells.opt_int()?.map(UserId::new),
+                client_active: rows::is_client_active(cells.opt_text()?.as_deref()),
+            },
+        });
+    }
+    Ok(())
+}
+
+impl SqlStore {
+    /// Adds the heads of those of `ids` that have none yet and were deleted.
+    async fn add_tombstones(
+        &self,
+        ids: &[ConversationId],
+        heads: &mut Vec<LogHead>,
+    ) -> Result<(), Fault> {
+        let living: HashSet<ConversationId> = heads.iter().map(|head| head.conversation).collect();
+        let missing: Vec<ConversationId> = ids
+            .iter()
+            .copied()
+            .filter(|id| !living.contains(id))
+            .collect();
+        for chunk in missing.chunks(IDS) {
+            let mut query = Query::new(
+                "SELECT conversationId, eventSeq, payload FROM ConversationEvents WHERE kind = 'deleted' \
+                 AND conversationId IN ",
+            );
+            query.push_list(chunk);
+            for row in self.db.all(query).await? {
+                let mut cells = row.cells();
+                let conversation = ConversationId::new(cells.int()?);
+                let last_event_seq = EventSeq::new(cells.int()?);
+                let payload: DeletedPayload = from_payload(&cells.opt_text()?.unwrap_or_default())?;
+                heads.push(LogHead {
+                    conversation,
+                    last_seq: payload.last_seq,
+                    last_event_seq,
+                    gone: true,
+                    parties: payload.parties(),
+                });
+            }
+        }
+        Ok(())
+    }
+}

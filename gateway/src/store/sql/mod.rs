@@ -1,0 +1,100 @@
+//! The store over SQL. `open` and what all parts share stand here; the parts are by domain, and `schema/` makes and
+//! adopts the tables. Statements are written once, in the words that MySQL, MariaDB and SQLite share; `dialect` has the
+//! words they don't.
+
+mod accounts;
+mod append;
+mod conversations;
+mod db;
+mod dialect;
+mod fault;
+mod log;
+mod messages;
+mod opening;
+mod query;
+mod reading;
+mod rows;
+mod schema;
+mod sessions;
+
+use std::sync::Arc;
+
+use chrono::Timelike as _;
+use shared::Timestamp;
+use tokio::sync::OnceCell;
+
+use db::Db;
+use dialect::Dialect;
+use fault::Fault;
+use query::{Query, Row};
+
+use super::{InvalidUrl, Settings, SharedStore};
+
+/// Makes the store of an address. The database need not be up: calls fail with `Unavailable` until it is.
+pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
+    let db = Db::open(&settings.url, settings)?;
+    let replica = match &settings.replica_url {
+        Some(url) => Some(Db::open(url, settings)?),
+        None => None,
+    };
+    Ok(Arc::new(SqlStore {
+        db,
+        replica,
+        whole_seconds: OnceCell::new(),
+    }))
+}
+
+/// The store.
+struct SqlStore {
+    db: Db,
+    /// A copy that may lag: for `users`, `counterparts` and old pages of messages, each of which bears being a moment
+    /// late or can tell that it is. Nothing else: whoever wrote must read it.
+    replica: Option<Db>,
+    /// Whether the columns for times hold no fractions, as the old system's don't: looked up once, when first needed.
+    whole_seconds: OnceCell<bool>,
+}
+
+impl SqlStore {
+    const fn dialect(&self) -> Dialect {
+        self.db.dialect()
+    }
+
+    /// A time as the columns will hold it, so that what is answered now is what will be read later.
+    async fn keepable(&self, at: Timestamp) -> Result<Timestamp, Fault> {
+        let whole = *self
+            .whole_seconds
+            .get_or_try_init(|| self.load_whole_seconds())
+            .await?;
+        let nanos = if whole {
+            0
+        } else {
+            at.0.nanosecond() / 1_000_000 * 1_000_000
+        };
+        Ok(at.0.with_nanosecond(nanos).map_or(at, Timestamp))
+    }
+
+    /// One answer for all tables: the coarsest of their columns.
+    async fn load_whole_seconds(&self) -> Result<bool, Fault> {
+        if self.dialect() == Dialect::Sqlite {
+            return Ok(false);
+        }
+        let query = Query::new(
+            "SELECT COALESCE(MIN(DATETIME_PRECISION), 3) FROM information_schema.COLUMNS \
+             WHERE TABLE_SCHEMA = DATABASE() \
+               AND LOWER(TABLE_NAME) IN ('users', 'clients', 'conversations', 'messages') \
+               AND COLUMN_NAME IN ('createdAt', 'updatedAt', 'readAt', 'lastMessageTime')",
+        );
+        let precision = self.db.first(query).await?.map_or(Ok(3), |row| row.int())?;
+        Ok(precision < 3)
+    }
+
+    /// A reading statement that may lag: from the replica, or, where there is none or it fails, from the database.
+    async fn all_lagging(&self, query: impl Fn() -> Query + Send) -> Result<Vec<Row>, Fault> {
+        if let Some(replica) = &self.replica
+            && let Ok(rows) = replica.all(query()).await
+        {
+            return Ok(rows);
+        }
+        self.db.all(query()).await
+    }
+}
