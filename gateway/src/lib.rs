@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod config;
 pub mod failure;
 pub mod hub;
+pub mod listener;
 pub mod realtime;
 pub mod relay;
 pub mod session;

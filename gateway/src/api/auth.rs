@@ -75,7 +75,7 @@ pub(super) async fn register(
     Body(registration): Body<Registration>,
 ) -> Result<Response, Failure> {
     let signed_in = inner.auth.register(&registration).await?;
-    Ok((StatusCode::CREATED, session(signed_in, inner.settings.mode)?).into_response())
+    Ok((StatusCode::CREATED, session(signed_in, inner.mode)?).into_response())
 }
 
 failures!(LoginFailures: BODY, InvalidCredentials, RateLimited);
@@ -98,7 +98,7 @@ pub(super) async fn login(
     Body(login): Body<Login>,
 ) -> Result<Response, Failure> {
     let signed_in = inner.auth.login(&login, address).await?;
-    session(signed_in, inner.settings.mode)
+    session(signed_in, inner.mode)
 }
 
 failures!(RefreshFailures: BODY, MissingToken, InvalidToken);
@@ -129,7 +129,7 @@ pub(super) async fn refresh(
     let refresh_in = if in_body.is_some() { RefreshIn::Body } else { RefreshIn::Cookie };
     let refreshed = inner.auth.refresh(in_body.or(cookie).as_deref()).await?;
     let (refresh_token, cookie) = match refreshed.refresh {
-        Some(refresh) => carry(&refresh, refresh_in, inner.settings.mode)?,
+        Some(refresh) => carry(&refresh, refresh_in, inner.mode)?,
         None => (None, None),
     };
     let data = FreshToken { token: refreshed.token, expires_in: refreshed.expires_in, refresh_token };
@@ -148,7 +148,7 @@ failures!(LogoutFailures: BEARER);
 )]
 pub(super) async fn logout(State(inner): State<Inner>, Caller(identity): Caller) -> Result<Response, Failure> {
     inner.auth.logout(&identity).await?;
-    let gone = set_cookie("", 0, inner.settings.mode)?;
+    let gone = set_cookie("", 0, inner.mode)?;
     Ok(with_cookie(StatusCode::NO_CONTENT, Some(gone)))
 }
 

@@ -18,8 +18,8 @@ use shared::ErrorCode;
 
 use super::Inner;
 use crate::auth::{Identity, bearer};
-use crate::client_address::client_address;
 use crate::failure::Failure;
+use crate::realtime::client_address;
 use crate::store::Viewer;
 
 /// The most bytes of a body (contract, section 3).
@@ -63,7 +63,7 @@ impl FromRequestParts<Inner> for ClientAddress {
     async fn from_request_parts(parts: &mut Parts, inner: &Inner) -> Result<Self, Failure> {
         let ConnectInfo(peer) =
             parts.extract::<ConnectInfo<SocketAddr>>().await.map_err(|_| Failure::internal("a request without a peer"))?;
-        Ok(Self(client_address(peer.ip(), &parts.headers, &inner.settings.trusted_proxies)))
+        Ok(Self(client_address(peer.ip(), &parts.headers, &inner.trusted_proxies)))
     }
 }
 

@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -71,6 +70,11 @@ struct Answer {
 }
 
 impl Readiness {
+    /// Nothing has answered yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// The node takes no more work: it is not ready from now on, whatever its parts answer.
     pub fn drain(&self) {
         self.state.lock().draining = true;
@@ -96,24 +100,17 @@ impl Readiness {
     }
 
     /// Asks the parts until `stop`.
-    pub fn watch(
-        self: Arc<Self>,
-        store: SharedStore,
-        bus: Arc<dyn Bus>,
-        stop: CancellationToken,
-    ) -> JoinHandle<()> {
-        tokio::spawn(async move {
-            let mut tick = interval(INTERVAL);
-            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while stop.run_until_cancelled(tick.tick()).await.is_some() {
-                let (database, way) = tokio::join!(
-                    timeout(PATIENCE, ask_database(&store)),
-                    timeout(PATIENCE, async { bus.check().await.map_err(|error| error.to_string()) }),
-                );
-                self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
-                self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
-            }
-        })
+    pub async fn watch(self: Arc<Self>, store: SharedStore, bus: Arc<dyn Bus>, stop: CancellationToken) {
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            let (database, way) = tokio::join!(
+                timeout(PATIENCE, ask_database(&store)),
+                timeout(PATIENCE, async { bus.check().await.map_err(|error| error.to_string()) }),
+            );
+            self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
+            self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
+        }
     }
 
     fn obstacles_at(&self, now: Instant) -> Vec<&'static str> {

@@ -29,7 +29,7 @@ pub use health::{Part, Readiness};
 
 use crate::auth::AuthService;
 use crate::chat::Chat;
-use crate::config::{AppEnv, Config, Origins};
+use crate::config::{AppEnv, Config};
 use guard::{Guard, REQUEST_TIMEOUT};
 use limits::RequestLimits;
 
@@ -41,48 +41,27 @@ pub struct State {
     pub auth: Arc<AuthService>,
     /// What `/readyz` answers; whoever makes it has it watch the parts, and drains it.
     pub readiness: Arc<Readiness>,
-    /// What is set for REST.
-    pub settings: Settings,
-}
-
-/// What is set for REST.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Whether failures show their details, and cookies are for HTTPS only.
-    pub mode: AppEnv,
-    /// Whose pages may call.
-    pub origins: Origins,
-    /// Whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Requests a second of one person, on this node; 0 for no limit.
-    pub requests_per_second: u32,
-}
-
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Self {
-        Self {
-            mode: config.env,
-            origins: config.origins.clone(),
-            trusted_proxies: config.trusted_proxies.clone(),
-            requests_per_second: config.limits.requests_per_second,
-        }
-    }
 }
 
 /// The whole REST side, with `/healthz`, `/readyz` and the documentation. It has a fallback of its own, so what is merged
 /// with it must have none. Requests must bear `ConnectInfo<SocketAddr>`.
-pub fn router(state: State) -> Router {
-    let State { chat, auth, readiness, settings } = state;
-    let guarded = Guard { mode: settings.mode, patience: REQUEST_TIMEOUT };
-    let cors = cors::layer(settings.origins.clone());
-    let limits = Arc::new(RequestLimits::new(settings.requests_per_second));
-    let inner = Inner { chat, auth, readiness, limits, settings: Arc::new(settings) };
+pub fn router(state: State, config: &Config) -> Router {
+    let State { chat, auth, readiness } = state;
+    let guarded = Guard { mode: config.env, patience: REQUEST_TIMEOUT };
+    let inner = Inner {
+        chat,
+        auth,
+        readiness,
+        limits: Arc::new(RequestLimits::new(config.limits.requests_per_second)),
+        mode: config.env,
+        trusted_proxies: config.trusted_proxies.as_slice().into(),
+    };
     let (router, document) = calls();
     router
         .merge(SwaggerUi::new("/api/docs").url("/api/openapi.json", document))
         .fallback(async || envelope::not_found())
         .layer(from_fn_with_state(guarded, guard::guard))
-        .layer(cors)
+        .layer(cors::layer(config.origins.clone()))
         .with_state(inner)
 }
 
@@ -121,7 +100,10 @@ struct Inner {
     auth: Arc<AuthService>,
     readiness: Arc<Readiness>,
     limits: Arc<RequestLimits>,
-    settings: Arc<Settings>,
+    /// Whether cookies are for HTTPS only.
+    mode: AppEnv,
+    /// Whose `X-Forwarded-For` is believed.
+    trusted_proxies: Arc<[IpNet]>,
 }
 
 impl FromRef<Inner> for Arc<Chat> {

@@ -126,7 +126,7 @@ fn response(status: u16, codes: &[ErrorCode]) -> Response {
     if matches!(status, 429 | 503) {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build();
         let header =
-            HeaderBuilder::new().schema(seconds).description(Some("Seconds to wait before another try")).build();
+            HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds to wait before another try")).build();
         response = response.header("Retry-After", header);
     }
     response.build()

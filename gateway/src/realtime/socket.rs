@@ -95,9 +95,16 @@ struct Inner {
     /// `HELD`, `OPEN` or `CLOSED`: an emit to an open socket takes one lock only, the outbox's.
     phase: AtomicU8,
     /// Guards what was emitted before the socket was let in, and the step from there to open. Taken before the outbox's.
-    held: Mutex<Vec<(Frame, Worth)>>,
+    held: Mutex<Held>,
     /// Guards who waits for an answer from this client. Made at first use: most programs never ask.
     pending: Mutex<Option<Box<Pending>>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    frames: Vec<(Frame, Worth)>,
+    /// The sum over `frames`: as bounded as the outbox.
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +127,7 @@ impl Socket {
                 protocol,
                 link,
                 phase: AtomicU8::new(HELD),
-                held: Mutex::new(Vec::new()),
+                held: Mutex::new(Held::default()),
                 pending: Mutex::new(None),
             }),
         }
@@ -232,7 +239,7 @@ impl Socket {
         let mut held = self.inner.held.lock();
         let outbox = &self.inner.link.outbox;
         outbox.push(greeting, Worth::Durable);
-        for (frame, worth) in std::mem::take(&mut *held) {
+        for (frame, worth) in std::mem::take(&mut *held).frames {
             outbox.push([frame], worth);
         }
         self.inner
@@ -244,7 +251,7 @@ impl Socket {
     /// The connection's task says that the socket is gone.
     pub(super) fn mark_closed(&self) {
         self.inner.phase.store(CLOSED, Ordering::Release);
-        self.inner.held.lock().clear();
+        *self.inner.held.lock() = Held::default();
         // Whoever waits for an answer learns it by the sender's end.
         *self.inner.pending.lock() = None;
     }
@@ -302,7 +309,16 @@ impl Socket {
                 let mut held = inner.held.lock();
                 // Opened or closed while we waited for the lock.
                 match inner.phase.load(Ordering::Acquire) {
-                    HELD => held.extend(frames.into_iter().map(|frame| (frame, worth))),
+                    HELD => {
+                        for frame in frames {
+                            held.bytes += frame.len();
+                            held.frames.push((frame, worth));
+                        }
+                        if held.bytes > inner.link.outbox.limit() {
+                            *held = Held::default();
+                            inner.link.outbox.end(CloseKind::TooSlow);
+                        }
+                    }
                     OPEN => inner.link.outbox.push(frames, worth),
                     _ => {}
                 }

@@ -271,7 +271,8 @@ fn split_event(payload: &str) -> Result<(String, Box<RawValue>), PacketError> {
             return Err(PacketError::Payload);
         }
         Some(rest) => args.push_str(rest),
-        None => args.push_str(rest),
+        None if rest.starts_with(']') => args.push_str(rest),
+        None => return Err(PacketError::Payload),
     }
     // Says no where the rest does not end the array just here.
     let args = RawValue::from_string(args).map_err(|_| PacketError::Payload)?;

@@ -1,0 +1,175 @@
+//! All connections of this node: who may still come, how many there are, and how they are sent elsewhere. What a
+//! connection does is not known here.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::application::CloseKind;
+use super::socket::Link;
+
+/// How often a batch of connections is closed while draining: often enough that batches stay small.
+const DRAIN_TICK: Duration = Duration::from_millis(100);
+
+/// How long a client that is turned away while draining should wait: another node takes it at once.
+const DRAINING_RETRY: Duration = Duration::from_secs(1);
+
+/// The connections of one node.
+#[derive(Debug)]
+pub struct Connections {
+    /// Guards the list; held for one insertion or removal, or to copy it.
+    open: Mutex<HashMap<u64, Arc<Link>>>,
+    next: AtomicU64,
+    draining: AtomicBool,
+    limiter: Option<DefaultDirectRateLimiter>,
+}
+
+/// A client that can't come in now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Busy {
+    /// When it may be worth another try.
+    pub(super) retry_after: Duration,
+}
+
+impl Connections {
+    /// No connections yet, and at most `per_second` new ones a second, in bursts of as many; 0: as many as come.
+    pub fn new(per_second: u32) -> Arc<Self> {
+        Arc::new(Self {
+            open: Mutex::new(HashMap::new()),
+            next: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            limiter: NonZeroU32::new(per_second)
+                .map(|per_second| RateLimiter::direct(Quota::per_second(per_second))),
+        })
+    }
+
+    /// How many connections are open, those that are just closing included.
+    pub fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Refuses new connections from now on and closes the open ones (`Draining`) in small even batches `over` a time.
+    /// Returns when the last is gone, which may be a few seconds after it.
+    pub async fn drain(&self, over: Duration) {
+        self.draining.store(true, Ordering::Release);
+        let mut links: Vec<_> = self.open.lock().values().cloned().collect();
+        let end = Instant::now() + over;
+        let mut tick = tokio::time::interval(DRAIN_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if links.is_empty() {
+                // Who came in while draining began.
+                links = self.open.lock().values().cloned().collect();
+                if links.is_empty() {
+                    return;
+                }
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let ticks = left.as_millis() / DRAIN_TICK.as_millis() + 1;
+            let batch = links.len().div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
+            for link in links.drain(links.len() - batch..) {
+                link.outbox.end(CloseKind::Draining);
+            }
+        }
+    }
+
+    /// Whether a new connection may come in.
+    pub(super) fn admit(&self) -> Result<(), Busy> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Busy {
+                retry_after: DRAINING_RETRY,
+            });
+        }
+        let Some(limiter) = &self.limiter else {
+            return Ok(());
+        };
+        limiter.check().map_err(|not_until| Busy {
+            retry_after: not_until.wait_time_from(DefaultClock::default().now()),
+        })
+    }
+
+    /// Takes a connection into the list until the result is dropped.
+    pub(super) fn register(self: &Arc<Self>, link: Arc<Link>) -> Registration {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().insert(number, link);
+        Registration {
+            connections: Arc::clone(self),
+            number,
+        }
+    }
+}
+
+/// A connection's place in the list.
+#[derive(Debug)]
+pub(super) struct Registration {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.connections.open.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::super::application::Handshake;
+    use super::*;
+
+    fn link() -> Arc<Link> {
+        let handshake = Handshake {
+            remote: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            authorization: None,
+        };
+        Arc::new(Link::new(handshake, 100, true))
+    }
+
+    #[test]
+    fn connects_are_counted_by_the_second() {
+        let connections = Connections::new(2);
+        assert!(connections.admit().is_ok() && connections.admit().is_ok());
+        let busy = connections.admit().unwrap_err();
+        assert!(busy.retry_after <= Duration::from_secs(1));
+        assert!(Connections::new(0).admit().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_takes_its_time_and_lets_nobody_in() {
+        let connections = Connections::new(0);
+        let links: Vec<_> = (0..10).map(|_| link()).collect();
+        let mut open: Vec<_> = links
+            .iter()
+            .map(|link| (Arc::clone(link), connections.register(Arc::clone(link))))
+            .collect();
+        let drain = tokio::spawn({
+            let connections = Arc::clone(&connections);
+            async move { connections.drain(Duration::from_secs(10)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let ended = links.iter().filter(|link| link.outbox.is_ended()).count();
+        assert!((4..=6).contains(&ended), "{ended} after half the time");
+        assert!(connections.admit().is_err());
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert!(links.iter().all(|link| link.outbox.is_ended()));
+        assert!(!drain.is_finished());
+        open.clear();
+        drain.await.unwrap();
+        assert!(connections.is_empty());
+    }
+}

@@ -1,0 +1,162 @@
+//! A WebSocket and its buffers: frames in, frames out in as few writes as may be, and the closing of it. What the frames
+//! mean is not known here.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::outbox::Frame;
+
+/// Held by every idle connection, so as small as chat frames are; larger ones grow it while they last.
+const READ_BUFFER: usize = 4 << 10;
+
+/// How much is gathered for one write. The buffer grows to what was once needed and no further.
+const WRITE_BATCH: usize = 16 << 10;
+
+/// A longer list of frames is given back once it was written.
+const KEPT_BATCH: usize = 4;
+
+/// How long the other end may take to say goodbye.
+const CLOSING: Duration = Duration::from_secs(3);
+
+/// The server's end of a WebSocket.
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: WebSocketStream<TokioIo<Upgraded>>,
+    /// Taken from the outbox, not yet in the write buffer.
+    batch: VecDeque<Frame>,
+    /// A ping is to be sent.
+    ping: bool,
+    /// Something may stand in the write buffer.
+    dirty: bool,
+}
+
+impl Wire {
+    pub(super) async fn new(upgraded: Upgraded, max_payload: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BATCH)
+            .max_message_size(Some(max_payload))
+            .max_frame_size(Some(max_payload));
+        let io = TokioIo::new(upgraded);
+        Self {
+            socket: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
+            batch: VecDeque::new(),
+            ping: false,
+            dirty: false,
+        }
+    }
+
+    /// How many bytes of frames it takes now: none while the last ones are not written.
+    pub(super) fn room(&self) -> usize {
+        if self.batch.is_empty() && !self.dirty {
+            WRITE_BATCH
+        } else {
+            0
+        }
+    }
+
+    /// Where frames to be written are put.
+    pub(super) fn batch(&mut self) -> &mut VecDeque<Frame> {
+        &mut self.batch
+    }
+
+    /// A WebSocket ping goes out with the next write.
+    pub(super) fn ping(&mut self) {
+        self.ping = true;
+    }
+
+    /// Writes what there is to write. Ready when all of it has left.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut socket = Pin::new(&mut self.socket);
+        if self.ping {
+            ready!(socket.as_mut().poll_ready(cx))?;
+            socket.as_mut().start_send(Message::Ping(Bytes::new()))?;
+            self.ping = false;
+            self.dirty = true;
+        }
+        while !self.batch.is_empty() {
+            ready!(socket.as_mut().poll_ready(cx))?;
+            if let Some(frame) = self.batch.pop_front() {
+                socket.as_mut().start_send(frame.into())?;
+                self.dirty = true;
+            }
+        }
+        if self.dirty {
+            ready!(socket.poll_flush(cx))?;
+            self.dirty = false;
+            if self.batch.capacity() > KEPT_BATCH {
+                self.batch = VecDeque::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads the next frame. `None`: the closing handshake is done.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Message, Error>>> {
+        let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
+        if matches!(message, Some(Ok(Message::Ping(_)))) {
+            // The pong stands in the write buffer.
+            self.dirty = true;
+        }
+        Poll::Ready(message)
+    }
+
+    /// Reads the next frame.
+    pub(super) async fn read(&mut self) -> Option<Result<Message, Error>> {
+        self.socket.next().await
+    }
+
+    /// Writes one frame, at once.
+    pub(super) async fn write(&mut self, frame: Frame) -> Result<(), Error> {
+        self.socket.send(frame.into()).await
+    }
+
+    /// Writes what is left, says goodbye, and waits a little for the other end to say so too. A connection that is cut
+    /// while bytes of the client's lie unread is reset, and the goodbye with it.
+    pub(super) async fn close(mut self, code: u16, reason: &'static str) {
+        let goodbye = async {
+            while let Some(frame) = self.batch.pop_front() {
+                self.socket.feed(frame.into()).await?;
+            }
+            let frame = CloseFrame {
+                code: CloseCode::from(code),
+                reason: reason.into(),
+            };
+            self.socket.send(Message::Close(Some(frame))).await?;
+            while let Some(Ok(_)) = self.socket.next().await {}
+            let io = self.socket.get_mut();
+            io.shutdown().await?;
+            // The peer's bytes are looked at no more, but must be taken.
+            let mut rest = [0; 1024];
+            while io.read(&mut rest).await? > 0 {}
+            Ok::<_, Error>(())
+        };
+        // Whether the other end took its leave in order is nothing to act on.
+        let _ = tokio::time::timeout(CLOSING, goodbye).await;
+    }
+}
+
+impl From<Frame> for Message {
+    fn from(frame: Frame) -> Self {
+        match frame {
+            Frame::Text(text) => Self::Text(text),
+            Frame::Binary(bytes) => Self::Binary(bytes),
+        }
+    }
+}
