@@ -38,6 +38,7 @@ pub struct SendMessage {
 
 /// A message to be said; the body of the REST call, where the path names the conversation.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
     /// The text, kept exactly as it is.
@@ -70,6 +71,7 @@ pub struct MarkAsRead {
 
 /// `sync`, and the body of `POST /api/chat/sync`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Sync {
     /// What the caller has; without it, the heads of all its conversations are answered.
@@ -82,6 +84,7 @@ pub struct Sync {
 
 /// How much of one conversation's log a caller has.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SyncPosition {
     /// Which conversation.

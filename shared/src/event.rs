@@ -101,6 +101,7 @@ pub struct PresenceChange {
 
 /// `onlineUsers`, and the data of `GET /api/chat/online`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OnlineUsers {
     /// Everyone the asker may see.
     pub users: Vec<OnlineUser>,
@@ -138,6 +139,7 @@ pub struct TokenExpiry {
 
 /// The answer to `sync`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SyncAnswer {
     /// One entry for each conversation asked for, in the order asked.
     pub conversations: Vec<SyncedConversation>,
@@ -145,6 +147,7 @@ pub struct SyncAnswer {
 
 /// One conversation in a `SyncAnswer`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SyncedConversation {
     /// Which.
@@ -164,6 +167,7 @@ pub struct SyncedConversation {
 
 /// An event as it was heard live.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SyncedEvent {
     /// The change's place in the conversation's log.
@@ -171,5 +175,6 @@ pub struct SyncedEvent {
     /// The event's name.
     pub event: String,
     /// The event's payload.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub data: Box<serde_json::value::RawValue>,
 }

@@ -23,9 +23,11 @@ fn parse_digits(text: &str) -> Result<i64, InvalidId> {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, least $least:literal) => {
+    ($(#[$doc:meta])* $name:ident, least $least:tt) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[cfg_attr(feature = "openapi", schema(minimum = $least))]
         #[serde(transparent)]
         pub struct $name(i64);
 

@@ -9,6 +9,7 @@ use crate::timestamp::Timestamp;
 
 /// An account: every column of `Users` but the password.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the fields are the columns of the same name")]
 pub struct User {
@@ -27,6 +28,7 @@ pub struct User {
 
 /// A message as every surface shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
     /// Row id, unique over all conversations.
@@ -59,6 +61,7 @@ pub struct Message {
 
 /// The client's side of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the fields are the columns of the same name")]
 pub struct ClientSummary {
@@ -72,6 +75,7 @@ pub struct ClientSummary {
 
 /// The agency's side of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the fields are the columns of the same name")]
 pub struct AgencySummary {
@@ -83,6 +87,7 @@ pub struct AgencySummary {
 
 /// A conversation as one caller sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Conversation {
     /// Row id.
@@ -115,6 +120,7 @@ pub struct Conversation {
 
 /// Somebody who is online.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the fields are the columns of the same name")]
 pub struct OnlineUser {

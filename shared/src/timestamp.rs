@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// A point in time, UTC. Written with milliseconds, whatever precision it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Timestamp(pub DateTime<Utc>);
 

@@ -118,7 +118,7 @@ impl Node {
             trusted_proxies: config.trusted_proxies.clone(),
             ..realtime::Settings::default()
         };
-        let router = api::router(api::State { chat, auth, store: store.clone(), readiness: readiness.clone() }, config)
+        let router = api::router(api::State { chat, auth, readiness: readiness.clone() }, config)
             .merge(realtime::router(Arc::new(sockets), realtime_settings, connections.clone()));
         Ok(Self { store, bus: shared.bus, router, connections, readiness, chat: running, stop, tasks })
     }

@@ -24,7 +24,6 @@ pub struct PageRequest {
 #[serde(rename_all = "camelCase")]
 pub struct ConversationPage {
     /// The page.
-    #[schema(value_type = Vec<Object>)]
     pub conversations: Vec<Conversation>,
     /// What asks for the next page; null on the last one.
     pub next_cursor: Option<String>,

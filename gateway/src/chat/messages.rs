@@ -25,7 +25,6 @@ pub struct MessagesRequest {
 #[serde(rename_all = "camelCase")]
 pub struct MessagesPage {
     /// The page.
-    #[schema(value_type = Vec<Object>)]
     pub messages: Vec<Message>,
     /// Whether there are more in the direction of the page.
     pub has_more: bool,

@@ -13,7 +13,6 @@ use crate::store::{ReadMark, Viewer};
 #[serde(rename_all = "camelCase")]
 pub struct ReadAnswer {
     /// The last message that is read now, of those that were meant.
-    #[schema(value_type = i64)]
     pub up_to_seq: Seq,
     /// How many messages turned read.
     pub count: i64,

@@ -71,6 +71,10 @@ metrics_table! {
         "Sign-ins and tokens refused, by reason.";
     RATE_LIMITED = "chat_rate_limited_total", Kind::Counter,
         "Attempts over a limit, by limit.";
+    HTTP_REQUESTS = "chat_http_requests_total", Kind::Counter,
+        "REST requests answered, by method, route (its pattern, unmatched for none) and status.";
+    HTTP_DURATION = "chat_http_request_seconds", Kind::Histogram(LATENCY),
+        "From a REST request to its answer, by method and route.";
     COMMIT = "chat_commit_seconds", Kind::Histogram(LATENCY),
         "One group commit of messages.";
     COMMIT_BATCH_SIZE = "chat_commit_batch_size", Kind::Histogram(BATCH),

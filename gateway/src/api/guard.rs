@@ -1,0 +1,114 @@
+//! What stands around every call: it ends in time, a panic in it is an answer, its failure gets its envelope, and it is
+//! counted.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::Method;
+use metrics::{counter, histogram};
+use tokio::time::timeout;
+
+use super::envelope;
+use crate::config::AppEnv;
+use crate::failure::Failure;
+use crate::telemetry::metrics as names;
+
+/// How long a request may take, from its head to its answer (contract, section 3).
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the guard goes by.
+#[derive(Clone, Copy)]
+pub(super) struct Guard {
+    pub(super) mode: AppEnv,
+    /// How long a request may take.
+    pub(super) patience: Duration,
+}
+
+/// Runs a call.
+pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    // What a handler shares with others is behind locks that don't poison, and is changed in whole steps.
+    let call = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let response = match timeout(guard.patience, call).await {
+        Ok(Ok(response)) => response,
+        // The hook has written the panic down where it happened.
+        Ok(Err(_)) => Failure::internal("a handler panicked").into_response(),
+        Err(_) => Failure::unavailable("the request took too long").into_response(),
+    };
+    let response = envelope::finish(response, guard.mode);
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let status = response.status().as_u16().to_string();
+    counter!(names::HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status).increment(1);
+    histogram!(names::HTTP_DURATION, "method" => method, "route" => route).record(begun.elapsed().as_secs_f64());
+    response
+}
+
+/// A request may bring any word as its method; a label must not.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
+    use http::StatusCode;
+    use http::header::RETRY_AFTER;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn answer(path: &str) -> (StatusCode, bool, serde_json::Value) {
+        let guarded = Guard { mode: AppEnv::Production, patience: Duration::from_millis(20) };
+        let router = Router::new()
+            .route("/panics", get(async || -> StatusCode { panic!("on purpose") }))
+            .route("/hangs", get(async || std::future::pending::<StatusCode>().await))
+            .layer(from_fn_with_state(guarded, guard));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let status = response.status();
+        let retry = response.headers().contains_key(RETRY_AFTER);
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        (status, retry, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let (status, _, body) = answer("/panics").await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(body["error"]["code"], "INTERNAL_ERROR");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_does_not_end_is_ended() {
+        let (status, retry, body) = answer("/hangs").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(retry);
+        assert_eq!(body["success"], false);
+        assert_eq!(body["error"]["code"], "SERVICE_UNAVAILABLE");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_method_gets_an_envelope() {
+        let (status, _, body) = answer("/nothing").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(body["error"]["code"], "NOT_FOUND");
+    }
+}

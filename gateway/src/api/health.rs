@@ -1,0 +1,229 @@
+//! Whether the process lives, and whether it can do its work: for balancers and orchestrators. The database and the bus
+//! are asked in the background, so that a storm of probes reaches neither.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+use super::Inner;
+use super::envelope::{Data, Expected};
+use super::openapi::{Success, responses};
+use crate::bus::Bus;
+use crate::failure::Failure;
+use crate::store::{SchemaState, SharedStore};
+
+/// How often the parts are asked. With `PATIENCE` well within the 10 s after which a probe must tell the truth.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a part may take to answer before it counts as down.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An answer older than this says nothing any more.
+const STALE: Duration = Duration::from_secs(10);
+
+/// What a node needs to do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The database, with this version's schema.
+    Database,
+    /// The way to the other nodes.
+    Bus,
+}
+
+impl Part {
+    const ALL: [Self; 2] = [Self::Database, Self::Bus];
+
+    /// The part's name in logs and answers.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Bus => "bus",
+        }
+    }
+}
+
+/// Whether this node is ready. Share it behind an `Arc`; it begins as not ready.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    state: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    draining: bool,
+    /// What each part of `Part::ALL` answered last, and when.
+    parts: [Option<Answer>; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    works: bool,
+    at: Instant,
+}
+
+impl Readiness {
+    /// Nothing has answered yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The node takes no more work: it is not ready from now on, whatever its parts answer.
+    pub fn drain(&self) {
+        self.state.lock().draining = true;
+    }
+
+    /// Takes in what a part answered. A change is written down.
+    pub fn report<E: Display>(&self, part: Part, answer: Result<(), E>) {
+        let now = Answer { works: answer.is_ok(), at: Instant::now() };
+        let before = self.state.lock().parts[part as usize].replace(now);
+        let worked = before.is_some_and(|before| before.works);
+        match answer {
+            Ok(()) if !worked => tracing::info!(part = part.as_str(), "answers"),
+            Err(error) if worked || before.is_none() => {
+                tracing::warn!(part = part.as_str(), %error, "does not answer");
+            }
+            _ => {}
+        }
+    }
+
+    /// What keeps this node from being ready; empty where it is.
+    pub fn obstacles(&self) -> Vec<&'static str> {
+        self.obstacles_at(Instant::now())
+    }
+
+    /// Asks the parts until `stop`.
+    pub async fn watch(self: Arc<Self>, store: SharedStore, bus: Arc<dyn Bus>, stop: CancellationToken) {
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            let (database, way) = tokio::join!(
+                timeout(PATIENCE, ask_database(&store)),
+                timeout(PATIENCE, async { bus.check().await.map_err(|error| error.to_string()) }),
+            );
+            self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
+            self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
+        }
+    }
+
+    fn obstacles_at(&self, now: Instant) -> Vec<&'static str> {
+        let state = self.state.lock();
+        let works = |part: Part| {
+            state.parts[part as usize]
+                .is_some_and(|answer| answer.works && now.saturating_duration_since(answer.at) <= STALE)
+        };
+        let down = Part::ALL.into_iter().filter(|part| !works(*part)).map(Part::as_str);
+        state.draining.then_some("draining").into_iter().chain(down).collect()
+    }
+}
+
+async fn ask_database(store: &SharedStore) -> Result<(), String> {
+    match store.check().await {
+        Ok(SchemaState::Current) => Ok(()),
+        Ok(SchemaState::Outdated) => Err("the schema is not this version's: migrate".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn too_slow() -> String {
+    "no answer in time".to_owned()
+}
+
+/// What a probe is told.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `alive`, or `ready`.
+    status: &'static str,
+}
+
+/// Whether the process lives
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "node",
+    responses((status = 200, description = "It does", body = Success<Health>)),
+)]
+pub(super) async fn healthz() -> Data<Health> {
+    Data(Health { status: "alive" })
+}
+
+struct NotReady;
+
+impl utoipa::IntoResponses for NotReady {
+    fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+        responses(&[&[shared::ErrorCode::ServiceUnavailable]])
+    }
+}
+
+/// Whether this node can do its work
+///
+/// Its database and its bus answer, and it is not draining; true within 10 seconds. The message names what is missing.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "node",
+    responses((status = 200, description = "It can", body = Success<Health>), NotReady),
+)]
+pub(super) async fn readyz(State(inner): State<Inner>) -> Response {
+    let mut obstacles = inner.readiness.obstacles();
+    if !inner.auth.revocations().is_loaded() {
+        obstacles.push("sessions");
+    }
+    if obstacles.is_empty() {
+        return Data(Health { status: "ready" }).into_response();
+    }
+    let mut failure = Failure::unavailable("a probe");
+    failure.details = None;
+    failure.message = format!("not ready: {}", obstacles.join(", ")).into();
+    let mut response = failure.into_response();
+    // A node that is starting or draining is no fault, and a part that is down was written down once.
+    response.extensions_mut().insert(Expected);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Result<(), &str> = Ok(());
+
+    #[test]
+    fn a_node_is_ready_when_all_its_parts_have_answered() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.obstacles(), ["database", "bus"]);
+        readiness.report(Part::Database, GOOD);
+        assert_eq!(readiness.obstacles(), ["bus"]);
+        readiness.report(Part::Bus, GOOD);
+        assert!(readiness.obstacles().is_empty());
+        readiness.report(Part::Database, Err("gone"));
+        assert_eq!(readiness.obstacles(), ["database"]);
+        readiness.report(Part::Database, GOOD);
+        assert!(readiness.obstacles().is_empty());
+    }
+
+    #[test]
+    fn an_old_answer_is_none() {
+        let readiness = Readiness::default();
+        readiness.report(Part::Database, GOOD);
+        readiness.report(Part::Bus, GOOD);
+        let later = |seconds| readiness.obstacles_at(Instant::now() + Duration::from_secs(seconds));
+        assert!(later(9).is_empty());
+        assert_eq!(later(11), ["database", "bus"]);
+    }
+
+    #[test]
+    fn draining_is_for_good() {
+        let readiness = Readiness::default();
+        readiness.report(Part::Database, GOOD);
+        readiness.report(Part::Bus, GOOD);
+        readiness.drain();
+        assert_eq!(readiness.obstacles(), ["draining"]);
+    }
+}
