@@ -82,7 +82,10 @@ impl Readiness {
 
     /// Takes in what a part answered. A change is written down.
     pub fn report<E: Display>(&self, part: Part, answer: Result<(), E>) {
-        let now = Answer { works: answer.is_ok(), at: Instant::now() };
+        let now = Answer {
+            works: answer.is_ok(),
+            at: Instant::now(),
+        };
         let before = self.state.lock().parts[part as usize].replace(now);
         let worked = before.is_some_and(|before| before.works);
         match answer {
@@ -100,13 +103,20 @@ impl Readiness {
     }
 
     /// Asks the parts until `stop`.
-    pub async fn watch(self: Arc<Self>, store: SharedStore, bus: Arc<dyn Bus>, stop: CancellationToken) {
+    pub async fn watch(
+        self: Arc<Self>,
+        store: SharedStore,
+        bus: Arc<dyn Bus>,
+        stop: CancellationToken,
+    ) {
         let mut tick = interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
             let (database, way) = tokio::join!(
                 timeout(PATIENCE, ask_database(&store)),
-                timeout(PATIENCE, async { bus.check().await.map_err(|error| error.to_string()) }),
+                timeout(PATIENCE, async {
+                    bus.check().await.map_err(|error| error.to_string())
+                }),
             );
             self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
             self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
@@ -116,11 +126,20 @@ impl Readiness {
     fn obstacles_at(&self, now: Instant) -> Vec<&'static str> {
         let state = self.state.lock();
         let works = |part: Part| {
-            state.parts[part as usize]
-                .is_some_and(|answer| answer.works && now.saturating_duration_since(answer.at) <= STALE)
+            state.parts[part as usize].is_some_and(|answer| {
+                answer.works && now.saturating_duration_since(answer.at) <= STALE
+            })
         };
-        let down = Part::ALL.into_iter().filter(|part| !works(*part)).map(Part::as_str);
-        state.draining.then_some("draining").into_iter().chain(down).collect()
+        let down = Part::ALL
+            .into_iter()
+            .filter(|part| !works(*part))
+            .map(Part::as_str);
+        state
+            .draining
+            .then_some("draining")
+            .into_iter()
+            .chain(down)
+            .collect()
     }
 }
 
@@ -157,7 +176,8 @@ pub(super) async fn healthz() -> Data<Health> {
 struct NotReady;
 
 impl utoipa::IntoResponses for NotReady {
-    fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+    fn responses()
+    -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
         responses(&[&[shared::ErrorCode::ServiceUnavailable]])
     }
 }

@@ -57,7 +57,10 @@ pub fn open_store(config: &Config) -> Result<SharedStore, InvalidUrl> {
     let database = &config.database;
     store::open(&store::Settings {
         url: database.url.expose().to_owned(),
-        replica_url: database.replica_url.as_ref().map(|url| url.expose().to_owned()),
+        replica_url: database
+            .replica_url
+            .as_ref()
+            .map(|url| url.expose().to_owned()),
         pool_size: database.pool_size,
         acquire_timeout: database.timeout,
         statement_timeout: database.timeout,
@@ -68,12 +71,17 @@ impl Node {
     /// Puts a node together. Neither the database nor Redis need be up.
     pub(super) fn build(config: &Config) -> Result<Self, StartError> {
         let setting = |setting, reason: String| StartError::Setting { setting, reason };
-        let store = open_store(config).map_err(|error| setting("DATABASE_URL", error.to_string()))?;
+        let store =
+            open_store(config).map_err(|error| setting("DATABASE_URL", error.to_string()))?;
         let shared = match &config.redis {
-            Some(redis) => over_redis(redis).map_err(|error| setting("REDIS_URL", error.to_string()))?,
+            Some(redis) => {
+                over_redis(redis).map_err(|error| setting("REDIS_URL", error.to_string()))?
+            }
             None => in_process(),
         };
-        let secret = config.jwt_secret().map_err(|error| setting("JWT_SECRET", error.to_string()))?;
+        let secret = config
+            .jwt_secret()
+            .map_err(|error| setting("JWT_SECRET", error.to_string()))?;
 
         let stop = CancellationToken::new();
         let is_mysql = config.database.url.expose().starts_with("mysql:");
@@ -81,7 +89,11 @@ impl Node {
             store: store.clone(),
             bus: shared.bus.clone(),
             presence: shared.presence,
-            writers: if is_mysql { MYSQL_WRITERS } else { SQLITE_WRITERS },
+            writers: if is_mysql {
+                MYSQL_WRITERS
+            } else {
+                SQLITE_WRITERS
+            },
         });
         let auth = Arc::new(AuthService::new(AuthParts {
             store: store.clone(),
@@ -95,15 +107,27 @@ impl Node {
         let on_notice = Box::new(move |shared::envelope::Notice::Revoked(revocation)| {
             revocations.insert(&revocation);
         });
-        let (relay, mut tasks) = Relay::start(Arc::new(Hub::new()), &shared.bus, on_notice, stop.clone())
-            .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
-        let session_settings =
-            session::Settings { mode: config.env, events_per_second: config.limits.events_per_second };
-        let (sockets, minding) =
-            ChatSockets::start(chat.clone(), auth.clone(), relay, session_settings, stop.clone());
+        let (relay, mut tasks) =
+            Relay::start(Arc::new(Hub::new()), &shared.bus, on_notice, stop.clone())
+                .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
+        let session_settings = session::Settings {
+            mode: config.env,
+            events_per_second: config.limits.events_per_second,
+        };
+        let (sockets, minding) = ChatSockets::start(
+            chat.clone(),
+            auth.clone(),
+            relay,
+            session_settings,
+            stop.clone(),
+        );
         tasks.extend(minding);
         let readiness = Arc::new(Readiness::new());
-        tasks.push(tokio::spawn(readiness.clone().watch(store.clone(), shared.bus.clone(), stop.clone())));
+        tasks.push(tokio::spawn(readiness.clone().watch(
+            store.clone(),
+            shared.bus.clone(),
+            stop.clone(),
+        )));
         tasks.push({
             let (auth, stop) = (auth.clone(), stop.clone());
             tokio::spawn(async move { auth.run(stop).await })
@@ -118,9 +142,29 @@ impl Node {
             trusted_proxies: config.trusted_proxies.clone(),
             ..realtime::Settings::default()
         };
-        let router = api::router(api::State { chat, auth, readiness: readiness.clone() }, config)
-            .merge(realtime::router(Arc::new(sockets), realtime_settings, connections.clone()));
-        Ok(Self { store, bus: shared.bus, router, connections, readiness, chat: running, stop, tasks })
+        let router = api::router(
+            api::State {
+                chat,
+                auth,
+                readiness: readiness.clone(),
+            },
+            config,
+        )
+        .merge(realtime::router(
+            Arc::new(sockets),
+            realtime_settings,
+            connections.clone(),
+        ));
+        Ok(Self {
+            store,
+            bus: shared.bus,
+            router,
+            connections,
+            readiness,
+            chat: running,
+            stop,
+            tasks,
+        })
     }
 
     /// The node's routes.
@@ -132,15 +176,13 @@ impl Node {
     pub(super) fn preparation(&self, config: &Config) -> impl Future<Output = ()> + Send + use<> {
         let store = self.store.clone();
         let migrates = config.database.auto_migrate;
-        let has_demo =
-            config.env == AppEnv::Development && config.database.url.expose().starts_with("sqlite:");
+        let has_demo = config.env == AppEnv::Development
+            && config.database.url.expose().starts_with("sqlite:");
         async move {
             if migrates {
                 migrate(&store).await;
             }
-            if has_demo
-                && let Err(failure) = demo::offer(&store, &Passwords::default()).await
-            {
+            if has_demo && let Err(failure) = demo::offer(&store, &Passwords::default()).await {
                 failure.log();
             }
         }
@@ -173,7 +215,11 @@ async fn migrate(store: &SharedStore) {
     loop {
         match store.migrate().await {
             Ok(report) => {
-                tracing::info!(applied = report.applied, numbered = report.numbered_messages, "the database is up to date");
+                tracing::info!(
+                    applied = report.applied,
+                    numbered = report.numbered_messages,
+                    "the database is up to date"
+                );
                 return;
             }
             Err(StoreError::Unavailable(error)) => {
@@ -199,8 +245,16 @@ fn over_redis(redis: &RedisConfig) -> Result<Shared, BusError> {
     })?;
     let node = uuid::Uuid::new_v4().to_string();
     Ok(Shared {
-        bus: Arc::new(RedisBus::open(commands.clone(), &node, RedisBusSettings::default())),
-        presence: Arc::new(RedisPresence::new(commands.clone(), &node, PresenceSettings::default())),
+        bus: Arc::new(RedisBus::open(
+            commands.clone(),
+            &node,
+            RedisBusSettings::default(),
+        )),
+        presence: Arc::new(RedisPresence::new(
+            commands.clone(),
+            &node,
+            PresenceSettings::default(),
+        )),
         limiter: Arc::new(RedisRateLimiter::new(commands)),
     })
 }

@@ -159,7 +159,9 @@ impl<F: Riders> EngineIo<F> {
         tokio::spawn(async move {
             let upgraded = async {
                 let mut wire = Wire::new(coming.wait().await?, settings.max_payload).await;
-                match tokio::time::timeout(settings.upgrade_timeout, probe(&mut wire, &session)).await {
+                match tokio::time::timeout(settings.upgrade_timeout, probe(&mut wire, &session))
+                    .await
+                {
                     Ok(Some(())) => Some(wire),
                     _ => {
                         wire.close(close_code::PROTOCOL, "probe failed").await;
