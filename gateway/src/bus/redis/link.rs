@@ -98,7 +98,7 @@ impl Link {
                 }
             };
             if !after_gap {
-                tracing::warn!(error = %failure, "the subscription link is lost");
+                tracing::warn!(error = %failure, "the subscription link is down");
             }
             after_gap = true;
             // What ended the link likely ended those for commands: the first to publish again shall not find that out.
