@@ -244,6 +244,6 @@ fn token(socket: &Socket, request: &ConnectRequest) -> Result<String, Failure> {
         .handshake()
         .authorization
         .as_ref()
-        .map(|header| header.0.as_str());
+        .map(|header| header.expose());
     bearer(header).map(str::to_owned)
 }
