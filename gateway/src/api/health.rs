@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -22,6 +22,9 @@ use crate::store::{SchemaState, SharedStore};
 
 /// How often the parts are asked. With `PATIENCE` well within the 10 s after which a probe must tell the truth.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often they are asked while one is down: a node that starts, or heals, should not wait to say so.
+const INTERVAL_DOWN: Duration = Duration::from_millis(250);
 
 /// How long a part may take to answer before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -109,9 +112,7 @@ impl Readiness {
         bus: Arc<dyn Bus>,
         stop: CancellationToken,
     ) {
-        let mut tick = interval(INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        loop {
             let (database, way) = tokio::join!(
                 timeout(PATIENCE, ask_database(&store)),
                 timeout(PATIENCE, async {
@@ -120,6 +121,11 @@ impl Readiness {
             );
             self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
             self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
+            let works = self.obstacles_at(Instant::now()).is_empty();
+            let pause = if works { INTERVAL } else { INTERVAL_DOWN };
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                return;
+            }
         }
     }
 

@@ -78,7 +78,6 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         node.router(),
         stop_listening.clone(),
     ));
-    let preparing = tokio::spawn(node.preparation(&config));
 
     signals.wait().await;
     tokio::spawn(async move {
@@ -86,7 +85,6 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         tracing::warn!("a second signal: ending at once");
         std::process::exit(1);
     });
-    preparing.abort();
     tracing::info!(seconds = config.drain.as_secs(), "draining");
     node.drain(config.drain).await;
     stop_listening.cancel();

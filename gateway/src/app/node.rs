@@ -84,12 +84,11 @@ impl Node {
             .map_err(|error| setting("JWT_SECRET", error.to_string()))?;
 
         let stop = CancellationToken::new();
-        let is_mysql = config.database.url.expose().starts_with("mysql:");
         let (chat, running) = Chat::start(Foundations {
             store: store.clone(),
             bus: shared.bus.clone(),
             presence: shared.presence,
-            writers: if is_mysql {
+            writers: if is_mysql(config) {
                 MYSQL_WRITERS
             } else {
                 SQLITE_WRITERS
@@ -128,10 +127,12 @@ impl Node {
             shared.bus.clone(),
             stop.clone(),
         )));
-        tasks.push({
-            let (auth, stop) = (auth.clone(), stop.clone());
-            tokio::spawn(async move { auth.run(stop).await })
-        });
+        tasks.push(tokio::spawn(begin(
+            config,
+            store.clone(),
+            auth.clone(),
+            stop.clone(),
+        )));
 
         let connections = Connections::new(config.limits.connects_per_second);
         let realtime_settings = realtime::Settings {
@@ -172,22 +173,6 @@ impl Node {
         self.router.clone()
     }
 
-    /// Brings the database up to date, where that is wanted, as soon as it is there; the node is not ready before.
-    pub(super) fn preparation(&self, config: &Config) -> impl Future<Output = ()> + Send + use<> {
-        let store = self.store.clone();
-        let migrates = config.database.auto_migrate;
-        let has_demo = config.env == AppEnv::Development
-            && config.database.url.expose().starts_with("sqlite:");
-        async move {
-            if migrates {
-                migrate(&store).await;
-            }
-            if has_demo && let Err(failure) = demo::offer(&store, &Passwords::default()).await {
-                failure.log();
-            }
-        }
-    }
-
     /// Sends the sockets away over a time, to come back on other nodes; new ones are not taken any more.
     pub(super) async fn drain(&self, over: Duration) {
         self.readiness.drain();
@@ -206,6 +191,31 @@ impl Node {
         self.chat.finish().await;
         self.bus.close().await;
         self.store.close().await;
+    }
+}
+
+/// Brings the database up to date, where that is wanted, as soon as it is there, then keeps the sessions. The node is not
+/// ready before.
+fn begin(
+    config: &Config,
+    store: SharedStore,
+    auth: Arc<AuthService>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let migrates = config.database.auto_migrate;
+    let has_demo = config.env == AppEnv::Development && !is_mysql(config);
+    async move {
+        let prepare = async {
+            if migrates {
+                migrate(&store).await;
+            }
+            if has_demo && let Err(failure) = demo::offer(&store, &Passwords::default()).await {
+                failure.log();
+            }
+        };
+        if stop.run_until_cancelled(prepare).await.is_some() {
+            auth.run(stop).await;
+        }
     }
 }
 
@@ -265,4 +275,8 @@ fn in_process() -> Shared {
         presence: Arc::new(LocalPresence::new(PresenceSettings::default())),
         limiter: Arc::new(LocalRateLimiter::new()),
     }
+}
+
+fn is_mysql(config: &Config) -> bool {
+    config.database.url.expose().starts_with("mysql:")
 }

@@ -37,6 +37,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often what has expired is deleted. Nothing depends on it but the tables' size.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
+/// How soon the first reading of the revocations is tried again.
+const FIRST_POLL_RETRY: Duration = Duration::from_millis(250);
+
 /// Signing in and out. Share it behind an `Arc`.
 pub struct AuthService {
     accounts: Arc<dyn Accounts>,
@@ -310,23 +313,32 @@ impl AuthService {
     /// Keeps the revocations up to date and deletes what has expired, until `stop`. A database that is away is asked again
     /// at the next turn.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
         prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_failing = false;
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = poll.tick() => {
-                    let outcome = self.poll_revocations().await;
-                    // Once for each outage, not every few seconds.
-                    if let Err(failure) = &outcome && !is_failing {
-                        failure.log();
-                    }
-                    is_failing = outcome.is_err();
+            let outcome = self.poll_revocations().await;
+            // Once for each outage, not every few seconds.
+            if let Err(failure) = &outcome
+                && !is_failing
+            {
+                failure.log();
+            }
+            is_failing = outcome.is_err();
+            // Nobody is let in before the first success.
+            let pause = if self.revocations.is_loaded() {
+                POLL_INTERVAL
+            } else {
+                FIRST_POLL_RETRY
+            };
+            let poll = tokio::time::sleep(pause);
+            tokio::pin!(poll);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = &mut poll => break,
+                    _ = prune.tick() => self.prune().await,
                 }
-                _ = prune.tick() => self.prune().await,
             }
         }
     }

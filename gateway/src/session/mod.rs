@@ -133,7 +133,6 @@ impl Application for ChatSockets {
             .await
             .map_err(|failure| {
                 failure.log();
-                counter!(names::AUTH_FAILURES, "reason" => failure.code.as_str()).increment(1);
                 self.shared.refusal(&failure)
             })
     }
