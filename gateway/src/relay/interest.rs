@@ -145,7 +145,9 @@ impl Table {
             let Some(want) = rooms.get(&room) else {
                 continue;
             };
-            match (want.members > 0, *want.heard.borrow()) {
+            // Taken out of its guard: the arms below write it.
+            let is_heard = *want.heard.borrow();
+            match (want.members > 0, is_heard) {
                 (true, false) => come.push(room),
                 (false, true) => {
                     // From here on a join must wait for a new subscription.
