@@ -203,8 +203,8 @@ impl<R: Rider> Connection<R> {
         if busy {
             return Ok(true);
         }
-        if !polling {
-            self.check_clock(now)?;
+        if !polling && self.check_clock(now)? {
+            return Ok(true);
         }
         Ok(self.arm(cx))
     }
@@ -345,13 +345,17 @@ impl<R: Rider> Connection<R> {
         self.heartbeat = Heartbeat::PingAt(now + self.settings.ping_interval);
     }
 
-    fn check_clock(&mut self, now: Instant) -> Result<(), End> {
+    /// Does what is due. True where that leaves something to write.
+    fn check_clock(&mut self, now: Instant) -> Result<bool, End> {
+        let mut pinged = false;
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
                 // Counted from when it was due, unless this task was held up so long that it would be unfair.
-                let by = (at + self.settings.ping_timeout).max(now + self.settings.ping_timeout / 2);
+                let by =
+                    (at + self.settings.ping_timeout).max(now + self.settings.ping_timeout / 2);
                 self.heartbeat = Heartbeat::PongBy(by);
                 self.send_ping();
+                pinged = true;
             }
             Heartbeat::PongBy(by) if by <= now && self.work.is_none() => {
                 return Err(End::SILENT);
@@ -365,7 +369,7 @@ impl<R: Rider> Connection<R> {
         if let Carrier::Polling(polling) = &mut self.carrier {
             polling.check_clock(now);
         }
-        Ok(())
+        Ok(pinged)
     }
 
     fn send_ping(&mut self) {
@@ -484,4 +488,3 @@ pub(super) mod close_code {
     /// Not authenticated, or no more.
     pub(crate) const UNAUTHORIZED: u16 = 4401;
 }
-

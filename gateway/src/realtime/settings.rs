@@ -84,7 +84,9 @@ impl Origins {
 
 /// Browsers send an `Origin` with a WebSocket handshake even to the page's own host.
 fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     match (origin.split_once("://"), host) {
         (Some((_, origin)), Some(host)) => origin.eq_ignore_ascii_case(host),
         _ => false,

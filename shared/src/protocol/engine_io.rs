@@ -5,10 +5,10 @@
 
 use base64::Engine as _;
 use base64::alphabet;
+use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{
     GeneralPurpose, GeneralPurposeConfig, STANDARD as PADDED_BASE64,
 };
-use base64::engine::DecodePaddingMode;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

@@ -294,13 +294,7 @@ fn event_name(json: &str) -> Result<String, PacketError> {
     }
 }
 
-fn write_head(
-    out: &mut String,
-    kind: char,
-    namespace: &str,
-    id: Option<u64>,
-    attachments: usize,
-) {
+fn write_head(out: &mut String, kind: char, namespace: &str, id: Option<u64>, attachments: usize) {
     use std::fmt::Write as _;
 
     out.push(kind);
@@ -336,7 +330,10 @@ mod tests {
     fn packets_are_read() {
         for (text, shown) in [
             ("0", "/ Connect(None)"),
-            ("0{\"token\":\"123\"}", "/ Connect(Some(RawValue({\"token\":\"123\"})))"),
+            (
+                "0{\"token\":\"123\"}",
+                "/ Connect(Some(RawValue({\"token\":\"123\"})))",
+            ),
             ("0/custom,", "/custom Connect(None)"),
             ("0/random", "/random Connect(None)"),
             ("1", "/ Disconnect"),
@@ -353,7 +350,10 @@ mod tests {
                 "2[7,\"a\"]",
                 "/ Event { name: \"7\", args: RawValue([\"a\"]), id: None, attachments: 0 }",
             ),
-            ("312[]", "/ Ack { id: 12, args: RawValue([]), attachments: 0 }"),
+            (
+                "312[]",
+                "/ Ack { id: 12, args: RawValue([]), attachments: 0 }",
+            ),
             (
                 "52-/admin,7[\"baz\",{\"_placeholder\":true,\"num\":0},{\"_placeholder\":true,\"num\":1}]",
                 "/admin Event { name: \"baz\", args: RawValue([{\"_placeholder\":true,\"num\":0},{\"_placeholder\":true,\"num\":1}]), id: Some(7), attachments: 2 }",
@@ -362,7 +362,10 @@ mod tests {
                 "61-15[{\"_placeholder\":true,\"num\":0}]",
                 "/ Ack { id: 15, args: RawValue([{\"_placeholder\":true,\"num\":0}]), attachments: 1 }",
             ),
-            ("4{\"message\":\"no\"}", "/ ConnectError(RawValue({\"message\":\"no\"}))"),
+            (
+                "4{\"message\":\"no\"}",
+                "/ ConnectError(RawValue({\"message\":\"no\"}))",
+            ),
         ] {
             assert_eq!(show(text).as_deref(), Ok(shown), "{text}");
         }
@@ -403,7 +406,10 @@ mod tests {
             ("5+1-[\"a\"]", PacketError::Attachments),
             ("51.5-[\"a\"]", PacketError::Attachments),
             ("53-[\"a\"]", PacketError::TooManyAttachments),
-            ("599999999999999999999999-[\"a\"]", PacketError::TooManyAttachments),
+            (
+                "599999999999999999999999-[\"a\"]",
+                PacketError::TooManyAttachments,
+            ),
         ] {
             assert_eq!(show(text), Err(error), "{text}");
         }

@@ -1,0 +1,168 @@
+//! What a node bears: origins, bursts of connects, draining, slow readers, and clients that never come to an end.
+
+use std::time::Duration;
+
+use gateway::realtime::{Connections, DisconnectReason, Origins, Settings};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::support::{Client, Server, settings, within};
+
+const WEBSOCKETS: [&str; 3] = [
+    "/engine.io/?EIO=4&transport=websocket",
+    "/socket.io/?EIO=4&transport=websocket",
+    "/ws",
+];
+
+fn status<T>(result: Result<T, Error>) -> u16 {
+    match result {
+        Err(Error::Http(response)) => response.status().as_u16(),
+        Ok(_) => 101,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn websockets_of_foreign_pages_are_refused() {
+    let server = Server::start(Settings {
+        origins: Origins::Only(vec!["https://a.example".to_owned()]),
+        ..settings()
+    })
+    .await;
+    for path in WEBSOCKETS {
+        for (origin, expected) in [("https://a.example", 101), ("https://b.example", 403)] {
+            let headers = [("origin", origin)];
+            let result = server.try_websocket(path, &headers).await;
+            assert_eq!(status(result), expected, "{path} {origin}");
+        }
+        assert_eq!(status(server.try_websocket(path, &[]).await), 101, "{path}");
+    }
+    let origin = "Origin: https://b.example\r\n";
+    let line = "GET /socket.io/?EIO=4&transport=polling";
+    let answer = server.request(line, origin, "").await;
+    assert!(!answer.head.contains("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn connects_beyond_the_rate_are_told_to_come_back() {
+    let server = Server::start_with(settings(), Connections::new(1)).await;
+    let line = "GET /socket.io/?EIO=4&transport=polling";
+    assert_eq!(server.request(line, "", "").await.status, 200);
+    let answer = server.request(line, "", "").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.head.contains("retry-after: 1"));
+}
+
+#[tokio::test]
+async fn draining_closes_the_transports_and_takes_nobody_in() {
+    let mut server = Server::start(settings()).await;
+    let mut clients = [
+        Client::socket_io(&server).await,
+        Client::plain(&server).await,
+    ];
+    let path = "/engine.io/?EIO=4&transport=polling";
+    let handshake = server.get(path).await.body;
+    let sid = handshake.split('"').nth(3).unwrap().to_owned();
+    let line = format!("GET {path}&sid={sid}");
+    let poll = server.begin(&line, "", "").await;
+    let connections = server.connections.clone();
+    let drain = tokio::spawn(async move { connections.drain(Duration::from_millis(200)).await });
+    for client in &mut clients {
+        // No DISCONNECT comes before it: a stock client would stay away.
+        match client.frame().await {
+            Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1012),
+            other => panic!("{other:?}"),
+        }
+        drop(client.frame().await);
+        assert_eq!(server.disconnected().await.1, DisconnectReason::Draining);
+    }
+    assert_eq!(poll.answer().await.body, "1");
+    for path in WEBSOCKETS {
+        assert_eq!(status(server.try_websocket(path, &[]).await), 503, "{path}");
+    }
+    within(drain).await.unwrap();
+    server.empty().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
+    let mut server = Server::start(settings()).await;
+    let mut slow = Client::socket_io(&server).await;
+    let mut slow_too = Client::plain(&server).await;
+    slow.send("42[\"flood\"]").await;
+    slow_too.send(r#"{"event":"flood"}"#).await;
+    let mut quick = Client::socket_io(&server).await;
+    quick.send("421[\"echo\",1]").await;
+    assert_eq!(quick.text().await, "431[1]");
+    for _ in 0..2 {
+        assert_eq!(server.disconnected().await.1, DisconnectReason::TooSlow);
+    }
+    assert_eq!(slow_too.close_code().await, 1013);
+    assert_eq!(slow.close_code().await, 1013);
+    drop(quick);
+    server.empty().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_never_let_in_is_closed() {
+    let server = Server::start(Settings {
+        connect_timeout: Duration::from_millis(100),
+        ..settings()
+    })
+    .await;
+    for path in ["/socket.io/?EIO=4&transport=websocket", "/ws"] {
+        let mut client = server.websocket(path).await;
+        assert_eq!(client.close_code().await, 4401, "{path}");
+    }
+    server.get("/socket.io/?EIO=4&transport=polling").await;
+    // One that was refused has no more time than one that never asked.
+    let mut client = server
+        .websocket("/socket.io/?EIO=4&transport=websocket")
+        .await;
+    client.send("40{\"token\":\"bad\"}").await;
+    assert_eq!(client.close_code().await, 4401);
+    // Nor has one that left.
+    let mut client = Client::socket_io(&server).await;
+    client.send("41").await;
+    assert_eq!(client.close_code().await, 4401);
+    server.empty().await;
+}
+
+#[tokio::test]
+async fn frames_over_the_limit_end_the_connection() {
+    let server = Server::start(settings()).await;
+    for path in WEBSOCKETS {
+        let mut client = server.websocket(path).await;
+        client.send(&"4".repeat(1_000_001)).await;
+        assert_eq!(client.close_code().await, 1009, "{path}");
+    }
+    let mut client = server.websocket(WEBSOCKETS[0]).await;
+    client.text().await;
+    let fits = "4".repeat(1_000_000);
+    client.send(&fits).await;
+    assert_eq!(client.text().await, fits);
+    drop(client);
+    server.empty().await;
+}
+
+#[tokio::test]
+async fn what_a_program_holds_is_let_go_when_its_client_leaves() {
+    let mut server = Server::start(settings()).await;
+    // A program that panics ends its own connection only, and is told so.
+    let mut client = Client::socket_io(&server).await;
+    client.send("42[\"panic\"]").await;
+    client.close_code().await;
+    assert_eq!(
+        server.disconnected().await.1,
+        DisconnectReason::TransportClose
+    );
+    // Work that does not end goes with the connection.
+    let mut client = Client::socket_io(&server).await;
+    client.send("42[\"hang\"]").await;
+    let mut client_too = server.websocket("/ws").await;
+    client_too
+        .send(r#"{"event":"authenticate","data":{"token":"hang"}}"#)
+        .await;
+    server.connections.drain(Duration::ZERO).await;
+    assert_eq!(server.disconnected().await.1, DisconnectReason::Draining);
+    server.empty().await;
+}
