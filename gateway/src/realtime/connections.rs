@@ -104,9 +104,13 @@ impl Connections {
     }
 
     /// Takes a connection into the list until the result is dropped.
-    pub(super) fn register(self: &Arc<Self>, link: Arc<Link>) -> Registration {
+    pub(super) fn register(self: &Arc<Self>, link: &Arc<Link>) -> Registration {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().insert(number, link);
+        self.open.lock().insert(number, Arc::clone(link));
+        // Admitted just before draining began, and perhaps too late for its list.
+        if self.draining.load(Ordering::Acquire) {
+            link.outbox.end(CloseKind::Draining);
+        }
         Registration {
             connections: Arc::clone(self),
             number,
@@ -157,7 +161,7 @@ mod tests {
         let links: Vec<_> = (0..10).map(|_| link()).collect();
         let mut open: Vec<_> = links
             .iter()
-            .map(|link| (Arc::clone(link), connections.register(Arc::clone(link))))
+            .map(|link| (Arc::clone(link), connections.register(link)))
             .collect();
         let drain = tokio::spawn({
             let connections = Arc::clone(&connections);

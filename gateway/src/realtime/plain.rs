@@ -70,7 +70,7 @@ impl<A: Application> Plain<A> {
                 return;
             };
             let wire = Wire::new(upgraded, server.settings.max_payload).await;
-            let registration = server.connections.register(Arc::clone(&link));
+            let registration = server.connections.register(&link);
             let settings = Arc::clone(&server.settings);
             drop(server);
             let carrier = Carrier::WebSocket(wire);

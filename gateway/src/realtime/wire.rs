@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::outbox::Frame;
 
 /// Held by every idle connection, so as small as chat frames are; larger ones grow it while they last.
-const READ_BUFFER: usize = 4 << 10;
+const READ_BUFFER: usize = 2 << 10;
 
 /// How much is gathered for one write. The buffer grows to what was once needed and no further.
 const WRITE_BATCH: usize = 16 << 10;
@@ -41,6 +41,8 @@ pub(super) struct Wire {
     ping: bool,
     /// Something may stand in the write buffer.
     dirty: bool,
+    /// Reading failed: what is left of the stream means nothing.
+    broken: bool,
 }
 
 impl Wire {
@@ -56,6 +58,7 @@ impl Wire {
             batch: VecDeque::new(),
             ping: false,
             dirty: false,
+            broken: false,
         }
     }
 
@@ -110,9 +113,11 @@ impl Wire {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, Error>>> {
         let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
-        if matches!(message, Some(Ok(Message::Ping(_)))) {
+        match &message {
             // The pong stands in the write buffer.
-            self.dirty = true;
+            Some(Ok(Message::Ping(_))) => self.dirty = true,
+            Some(Err(_)) => self.broken = true,
+            _ => {}
         }
         Poll::Ready(message)
     }
@@ -138,11 +143,20 @@ impl Wire {
                 code: CloseCode::from(code),
                 reason: reason.into(),
             };
-            self.socket.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.socket.next().await {}
+            // Refused where the other end said it first; what is left then is to flush the answer.
+            let _ = self.socket.send(Message::Close(Some(frame))).await;
+            self.socket.flush().await?;
+            while !self.broken {
+                match self.socket.next().await {
+                    // Both have said it.
+                    None | Some(Ok(Message::Close(_))) => return Ok(()),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => self.broken = true,
+                }
+            }
+            // What is left of the stream is taken unseen.
             let io = self.socket.get_mut();
             io.shutdown().await?;
-            // The peer's bytes are looked at no more, but must be taken.
             let mut rest = [0; 1024];
             while io.read(&mut rest).await? > 0 {}
             Ok::<_, Error>(())

@@ -103,6 +103,27 @@ async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_late_gets_all_of_it_in_order() {
+    let server = Server::start(Settings {
+        outbox_bytes: 100_000_000,
+        ..settings()
+    })
+    .await;
+    let mut client = Client::socket_io(&server).await;
+    let mut quick = Client::plain(&server).await;
+    client.send("42[\"burst\"]").await;
+    // More than the kernel takes: by now the server waits for this client, and nobody else does.
+    client.send("421[\"echo\"]").await;
+    quick.send(r#"{"event":"echo","id":1}"#).await;
+    quick.text().await;
+    for number in 0..200 {
+        let text = client.text().await;
+        assert!(text.starts_with(&format!("42[\"burst\",[{number},")));
+    }
+    assert_eq!(client.text().await, "431[]");
+}
+
+#[tokio::test]
 async fn a_client_that_is_never_let_in_is_closed() {
     let server = Server::start(Settings {
         connect_timeout: Duration::from_millis(100),

@@ -312,6 +312,13 @@ impl Application for Program {
                     tokio::task::yield_now().await;
                 }
             }
+            "burst" => {
+                let text = "x".repeat(100_000);
+                for number in 0..200 {
+                    let data = json(format!("[{number},\"{text}\"]"));
+                    socket.emit(&Arc::new(Event::new("burst", data, false)));
+                }
+            }
             "ask" => {
                 let socket = socket.clone();
                 let event = Arc::new(Event::new("question", json("1"), false));

@@ -236,7 +236,7 @@ impl<F: Riders> EngineIo<F> {
 
     fn connection(&self, link: Arc<Link>, carrier: Carrier) -> Connection<F::Rider> {
         let rider = self.riders.board(&link);
-        let registration = self.connections.register(Arc::clone(&link));
+        let registration = self.connections.register(&link);
         Connection::new(
             link,
             rider,
