@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use gateway::realtime::{Connections, DisconnectReason, Origins, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::support::{Client, Server, settings, within};
@@ -163,6 +165,33 @@ async fn frames_over_the_limit_end_the_connection() {
     assert_eq!(client.text().await, fits);
     drop(client);
     server.empty().await;
+}
+
+#[tokio::test]
+async fn requests_that_never_end_are_given_up() {
+    let server = Server::start(settings()).await;
+    let mut head = server.connect().await;
+    let start = b"GET /ws HTTP/1.1\r\nHost: local";
+    head.write_all(start).await.unwrap();
+
+    let path = "/engine.io/?EIO=4&transport=polling";
+    let handshake = server.get(path).await.body;
+    let sid = handshake.split('"').nth(3).unwrap();
+    let mut body = server.connect().await;
+    let start = format!(
+        "POST {path}&sid={sid} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n4"
+    );
+    body.write_all(start.as_bytes()).await.unwrap();
+
+    // From here on the clock jumps to the next timer whenever nothing else happens.
+    let start = Instant::now();
+    tokio::time::pause();
+    let mut answer = Vec::new();
+    head.read_to_end(&mut answer).await.unwrap();
+    let mut answer = String::new();
+    body.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!((29..=31).contains(&start.elapsed().as_secs()));
 }
 
 #[tokio::test]
