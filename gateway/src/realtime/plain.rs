@@ -42,8 +42,11 @@ impl<A: Application> Plain<A> {
     pub(super) async fn handle(self: Arc<Self>, request: Request) -> Response {
         let (mut parts, _) = request.into_parts();
         let Some(request) = WebSocketRequest::parse(&mut parts) else {
-            let upgrade = [(header::UPGRADE, "websocket")];
-            return (StatusCode::UPGRADE_REQUIRED, upgrade).into_response();
+            let wanted = [
+                (header::UPGRADE, "websocket"),
+                (header::SEC_WEBSOCKET_VERSION, "13"),
+            ];
+            return (StatusCode::UPGRADE_REQUIRED, wanted).into_response();
         };
         if !self.settings.origins.allow(&parts.headers) {
             return StatusCode::FORBIDDEN.into_response();

@@ -1,8 +1,12 @@
 //! What a node bears: origins, bursts of connects, draining, slow readers, and clients that never come to an end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::SinkExt;
 use gateway::realtime::{Connections, DisconnectReason, Origins, Settings};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -192,6 +196,85 @@ async fn requests_that_never_end_are_given_up() {
     body.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!((29..=31).contains(&start.elapsed().as_secs()));
+}
+
+/// Something that looks like a packet at first sight.
+fn nonsense(rng: &mut StdRng) -> String {
+    const PIECES: [&str; 24] = [
+        "4",
+        "40",
+        "42",
+        "43",
+        "45",
+        "46",
+        "0",
+        "1",
+        "2",
+        "3",
+        "5",
+        "6",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        ",",
+        "-",
+        "/custom",
+        "\"event\":",
+        "\"id\":",
+        "é😀",
+        "\u{1e}b",
+    ];
+    let pieces = rng.random_range(0..12);
+    (0..pieces)
+        .map(|_| PIECES[rng.random_range(0..PIECES.len())])
+        .collect()
+}
+
+#[tokio::test]
+async fn no_nonsense_brings_the_server_down_or_stays_in_it() {
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+
+    // All of this test runs on this thread; what others do on theirs is theirs.
+    let here = std::thread::current().id();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == here {
+            PANICKED.store(true, Ordering::SeqCst);
+        }
+        hook(info);
+    }));
+    let mut rng = StdRng::seed_from_u64(7);
+    let server = Server::start(settings()).await;
+    for round in 0..300 {
+        let mut client = match round % 4 {
+            0 => Client::socket_io(&server).await,
+            1 => Client::plain(&server).await,
+            2 => server.websocket(WEBSOCKETS[0]).await,
+            _ => server.websocket("/ws").await,
+        };
+        for _ in 0..4 {
+            let text = nonsense(&mut rng);
+            let message = if rng.random_bool(0.2) {
+                Message::binary(text)
+            } else {
+                Message::text(text)
+            };
+            // The server may have had enough.
+            let _ = client.0.send(message).await;
+        }
+        let handshake = server.get("/engine.io/?EIO=4&transport=polling").await.body;
+        let sid = handshake.split('"').nth(3).unwrap();
+        let path = format!("/engine.io/?EIO=4&transport=polling&sid={sid}");
+        server.post(&path, &nonsense(&mut rng)).await;
+        server.post(&path, "1").await;
+    }
+    server.empty().await;
+    let mut client = Client::socket_io(&server).await;
+    client.send("421[\"echo\",1]").await;
+    assert_eq!(client.text().await, "431[1]");
+    assert!(!PANICKED.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
