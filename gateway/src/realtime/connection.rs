@@ -23,6 +23,9 @@ use super::settings::Settings;
 use super::socket::Link;
 use super::wire::Wire;
 
+/// How much one connection does before others get their turn: a payload may hold thousands of packets.
+const ROUNDS: usize = 64;
+
 /// Who makes sense of a connection's messages. Dropping it must leave nothing behind.
 pub(super) trait Rider: Send + 'static {
     /// What a piece of the program's work comes to.
@@ -96,6 +99,7 @@ pub(super) struct End {
 }
 
 /// The transport under a connection.
+#[expect(clippy::large_enum_variant, reason = "nearly all are WebSockets")]
 pub(super) enum Carrier {
     Polling(Box<Polling>),
     WebSocket(Wire),
@@ -175,13 +179,15 @@ impl<R: Rider> Connection<R> {
 
     /// Does whatever can be done now. Everything that may change while it sleeps has the waker afterwards.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
+        for _ in 0..ROUNDS {
             match self.step(cx) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(end) => return Poll::Ready(end),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// One round. True: something happened, so there may be more to do.
@@ -203,8 +209,8 @@ impl<R: Rider> Connection<R> {
         if busy {
             return Ok(true);
         }
-        if !polling {
-            self.check_clock(now)?;
+        if !polling && self.check_clock(now)? {
+            return Ok(true);
         }
         Ok(self.arm(cx))
     }
@@ -248,9 +254,10 @@ impl<R: Rider> Connection<R> {
         match &mut self.carrier {
             Carrier::Polling(polling) => busy |= polling.answer()?,
             Carrier::WebSocket(wire) => {
-                let had_frames = !wire.batch().is_empty();
+                // What waited for room could not be taken above: it can now.
+                let was_full = wire.room() == 0;
                 match wire.poll_write(cx) {
-                    Poll::Ready(Ok(())) => busy |= had_frames,
+                    Poll::Ready(Ok(())) => busy |= was_full,
                     Poll::Ready(Err(_)) => return Err(End::LOST),
                     Poll::Pending => {}
                 }
@@ -345,7 +352,9 @@ impl<R: Rider> Connection<R> {
         self.heartbeat = Heartbeat::PingAt(now + self.settings.ping_interval);
     }
 
-    fn check_clock(&mut self, now: Instant) -> Result<(), End> {
+    /// Does what is due. True where that leaves something to write.
+    fn check_clock(&mut self, now: Instant) -> Result<bool, End> {
+        let mut pinged = false;
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
                 // Counted from when it was due, unless this task was held up so long that it would be unfair.
@@ -353,6 +362,7 @@ impl<R: Rider> Connection<R> {
                     (at + self.settings.ping_timeout).max(now + self.settings.ping_timeout / 2);
                 self.heartbeat = Heartbeat::PongBy(by);
                 self.send_ping();
+                pinged = true;
             }
             Heartbeat::PongBy(by) if by <= now && self.work.is_none() => {
                 return Err(End::SILENT);
@@ -366,7 +376,7 @@ impl<R: Rider> Connection<R> {
         if let Carrier::Polling(polling) = &mut self.carrier {
             polling.check_clock(now);
         }
-        Ok(())
+        Ok(pinged)
     }
 
     fn send_ping(&mut self) {
@@ -399,7 +409,8 @@ impl<R: Rider> Connection<R> {
         let Some(at) = [heartbeat, deadline, noop].into_iter().flatten().min() else {
             return false;
         };
-        if self.alarm.deadline() != at {
+        // An alarm that is too early only costs a look at the clock. One that is put off by every frame costs more.
+        if at < self.alarm.deadline() || self.alarm.is_elapsed() {
             self.alarm.as_mut().reset(at);
         }
         self.alarm.as_mut().poll(cx).is_ready()

@@ -63,26 +63,19 @@ impl Connections {
     /// Refuses new connections from now on and closes the open ones (`Draining`) in small even batches `over` a time.
     /// Returns when the last is gone, which may be a few seconds after it.
     pub async fn drain(&self, over: Duration) {
-        self.draining.store(true, Ordering::Release);
+        // Whoever was admitted before this and registers after it is closed at once, by `register`.
+        self.draining.store(true, Ordering::SeqCst);
         let mut links: Vec<_> = self.open.lock().values().cloned().collect();
+        let total = links.len() as u128;
         let end = Instant::now() + over;
         let mut tick = tokio::time::interval(DRAIN_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !self.is_empty() {
             tick.tick().await;
-            if links.is_empty() {
-                // Who came in while draining began.
-                links = self.open.lock().values().cloned().collect();
-                if links.is_empty() {
-                    return;
-                }
-            }
             let left = end.saturating_duration_since(Instant::now());
-            let ticks = left.as_millis() / DRAIN_TICK.as_millis() + 1;
-            let batch = links
-                .len()
-                .div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
-            for link in links.drain(links.len() - batch..) {
+            let keep = total * left.as_millis() / over.as_millis().max(1);
+            let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+            for link in links.drain(keep.min(links.len())..) {
                 link.outbox.end(CloseKind::Draining);
             }
         }
@@ -90,7 +83,7 @@ impl Connections {
 
     /// Whether a new connection may come in.
     pub(super) fn admit(&self) -> Result<(), Busy> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining.load(Ordering::SeqCst) {
             return Err(Busy {
                 retry_after: DRAINING_RETRY,
             });
@@ -104,9 +97,13 @@ impl Connections {
     }
 
     /// Takes a connection into the list until the result is dropped.
-    pub(super) fn register(self: &Arc<Self>, link: Arc<Link>) -> Registration {
+    pub(super) fn register(self: &Arc<Self>, link: &Arc<Link>) -> Registration {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().insert(number, link);
+        self.open.lock().insert(number, Arc::clone(link));
+        // Admitted just before draining began, and perhaps too late for its list.
+        if self.draining.load(Ordering::SeqCst) {
+            link.outbox.end(CloseKind::Draining);
+        }
         Registration {
             connections: Arc::clone(self),
             number,
@@ -157,7 +154,7 @@ mod tests {
         let links: Vec<_> = (0..10).map(|_| link()).collect();
         let mut open: Vec<_> = links
             .iter()
-            .map(|link| (Arc::clone(link), connections.register(Arc::clone(link))))
+            .map(|link| (Arc::clone(link), connections.register(link)))
             .collect();
         let drain = tokio::spawn({
             let connections = Arc::clone(&connections);

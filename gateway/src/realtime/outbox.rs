@@ -127,13 +127,13 @@ impl Outbox {
     ) -> Signals {
         let mut state = self.state.lock();
         let mut spent = 0;
-        while room > 0 {
-            match state.frames.front() {
-                Some((frame, _)) if spent == 0 || spent + cost(frame) <= room => {
-                    spent += cost(frame);
-                }
-                _ => break,
+        while let Some((frame, _)) = state.frames.front() {
+            let total = spent + cost(frame);
+            // Even a frame that is larger than the room must go some time: alone.
+            if room == 0 || (spent > 0 && total > room) {
+                break;
             }
+            spent = total;
             if let Some((frame, _)) = state.frames.pop_front() {
                 state.bytes -= frame.len();
                 into.push_back(frame);

@@ -42,8 +42,11 @@ impl<A: Application> Plain<A> {
     pub(super) async fn handle(self: Arc<Self>, request: Request) -> Response {
         let (mut parts, _) = request.into_parts();
         let Some(request) = WebSocketRequest::parse(&mut parts) else {
-            let upgrade = [(header::UPGRADE, "websocket")];
-            return (StatusCode::UPGRADE_REQUIRED, upgrade).into_response();
+            let wanted = [
+                (header::UPGRADE, "websocket"),
+                (header::SEC_WEBSOCKET_VERSION, "13"),
+            ];
+            return (StatusCode::UPGRADE_REQUIRED, wanted).into_response();
         };
         if !self.settings.allows(&parts.headers) {
             return StatusCode::FORBIDDEN.into_response();
@@ -70,7 +73,7 @@ impl<A: Application> Plain<A> {
                 return;
             };
             let wire = Wire::new(upgraded, server.settings.max_payload).await;
-            let registration = server.connections.register(Arc::clone(&link));
+            let registration = server.connections.register(&link);
             let settings = Arc::clone(&server.settings);
             drop(server);
             let carrier = Carrier::WebSocket(wire);

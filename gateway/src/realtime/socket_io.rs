@@ -245,9 +245,8 @@ impl<A: Application> SocketIo<A> {
         auth: Option<Box<RawValue>>,
     ) -> Result<Option<Work<Outcome<A::Session>>>, Fault> {
         match self.find(name) {
-            Some(joined) if self.namespaces[joined].session.is_some() => {
-                return Err(Fault::Protocol);
-            }
+            // A stock client whose `connect()` is called while it is connecting asks twice: one answer serves it.
+            Some(joined) if self.namespaces[joined].session.is_some() => return Ok(None),
             Some(closed) => {
                 self.namespaces.swap_remove(closed);
             }

@@ -2,27 +2,27 @@
 //! mean is not known here.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as WireFrame};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::outbox::Frame;
 
 /// Held by every idle connection, so as small as chat frames are; larger ones grow it while they last.
-const READ_BUFFER: usize = 4 << 10;
+const READ_BUFFER: usize = 2 << 10;
 
-/// How much is gathered for one write. The buffer grows to what was once needed and no further.
+/// How much is gathered for one write, and the most of one frame on the wire: larger messages go in fragments. The write
+/// buffer never shrinks, so without that every connection would keep the size of its largest message.
 const WRITE_BATCH: usize = 16 << 10;
 
 /// A longer list of frames is given back once it was written.
@@ -37,10 +37,14 @@ pub(super) struct Wire {
     socket: WebSocketStream<TokioIo<Upgraded>>,
     /// Taken from the outbox, not yet in the write buffer.
     batch: VecDeque<Frame>,
+    /// What is left of a message that goes in fragments.
+    rest: Option<Bytes>,
     /// A ping is to be sent.
     ping: bool,
     /// Something may stand in the write buffer.
     dirty: bool,
+    /// Reading failed: what is left of the stream means nothing.
+    broken: bool,
 }
 
 impl Wire {
@@ -54,14 +58,16 @@ impl Wire {
         Self {
             socket: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
             batch: VecDeque::new(),
+            rest: None,
             ping: false,
             dirty: false,
+            broken: false,
         }
     }
 
     /// How many bytes of frames it takes now: none while the last ones are not written.
     pub(super) fn room(&self) -> usize {
-        if self.batch.is_empty() && !self.dirty {
+        if self.batch.is_empty() && self.rest.is_none() && !self.dirty {
             WRITE_BATCH
         } else {
             0
@@ -80,22 +86,21 @@ impl Wire {
 
     /// Writes what there is to write. Ready when all of it has left.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let mut socket = Pin::new(&mut self.socket);
         if self.ping {
-            ready!(socket.as_mut().poll_ready(cx))?;
-            socket.as_mut().start_send(Message::Ping(Bytes::new()))?;
+            ready!(self.socket.poll_ready_unpin(cx))?;
+            self.socket.start_send_unpin(Message::Ping(Bytes::new()))?;
             self.ping = false;
             self.dirty = true;
         }
-        while !self.batch.is_empty() {
-            ready!(socket.as_mut().poll_ready(cx))?;
-            if let Some(frame) = self.batch.pop_front() {
-                socket.as_mut().start_send(frame.into())?;
+        while !self.batch.is_empty() || self.rest.is_some() {
+            ready!(self.socket.poll_ready_unpin(cx))?;
+            if let Some(message) = self.next_message() {
+                self.socket.start_send_unpin(message)?;
                 self.dirty = true;
             }
         }
         if self.dirty {
-            ready!(socket.poll_flush(cx))?;
+            ready!(self.socket.poll_flush_unpin(cx))?;
             self.dirty = false;
             if self.batch.capacity() > KEPT_BATCH {
                 self.batch = VecDeque::new();
@@ -109,10 +114,12 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, Error>>> {
-        let message = ready!(Pin::new(&mut self.socket).poll_next(cx));
-        if matches!(message, Some(Ok(Message::Ping(_)))) {
+        let message = ready!(self.socket.poll_next_unpin(cx));
+        match &message {
             // The pong stands in the write buffer.
-            self.dirty = true;
+            Some(Ok(Message::Ping(_))) => self.dirty = true,
+            Some(Err(_)) => self.broken = true,
+            _ => {}
         }
         Poll::Ready(message)
     }
@@ -131,24 +138,53 @@ impl Wire {
     /// while bytes of the client's lie unread is reset, and the goodbye with it.
     pub(super) async fn close(mut self, code: u16, reason: &'static str) {
         let goodbye = async {
-            while let Some(frame) = self.batch.pop_front() {
-                self.socket.feed(frame.into()).await?;
+            while let Some(message) = self.next_message() {
+                self.socket.feed(message).await?;
             }
             let frame = CloseFrame {
                 code: CloseCode::from(code),
                 reason: reason.into(),
             };
-            self.socket.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.socket.next().await {}
+            // Refused where the other end said it first; what is left then is to flush the answer.
+            let _ = self.socket.send(Message::Close(Some(frame))).await;
+            self.socket.flush().await?;
+            while !self.broken {
+                match self.socket.next().await {
+                    // Both have said it.
+                    None | Some(Ok(Message::Close(_))) => return Ok(()),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => self.broken = true,
+                }
+            }
+            // What is left of the stream is taken unseen.
             let io = self.socket.get_mut();
             io.shutdown().await?;
-            // The peer's bytes are looked at no more, but must be taken.
             let mut rest = [0; 1024];
             while io.read(&mut rest).await? > 0 {}
             Ok::<_, Error>(())
         };
         // Whether the other end took its leave in order is nothing to act on.
         let _ = tokio::time::timeout(CLOSING, goodbye).await;
+    }
+}
+
+impl Wire {
+    /// The next frame for the write buffer.
+    fn next_message(&mut self) -> Option<Message> {
+        let (bytes, data) = match self.rest.take() {
+            Some(rest) => (rest, Data::Continue),
+            None => match self.batch.pop_front()? {
+                Frame::Text(text) if text.len() > WRITE_BATCH => (text.into(), Data::Text),
+                Frame::Binary(bytes) if bytes.len() > WRITE_BATCH => (bytes, Data::Binary),
+                small => return Some(small.into()),
+            },
+        };
+        let mut rest = bytes;
+        let part = rest.split_to(rest.len().min(WRITE_BATCH));
+        let last = rest.is_empty();
+        self.rest = (!last).then_some(rest);
+        let fragment = WireFrame::message(part, OpCode::Data(data), last);
+        Some(Message::Frame(fragment))
     }
 }
 

@@ -157,27 +157,34 @@ impl<F: Riders> EngineIo<F> {
             }
         };
         tokio::spawn(async move {
-            let upgraded = async {
-                let mut wire = Wire::new(coming.wait().await?, settings.max_payload).await;
-                match tokio::time::timeout(settings.upgrade_timeout, probe(&mut wire, &session))
-                    .await
-                {
-                    Ok(Some(())) => Some(wire),
-                    _ => {
+            let mut wire = match coming.wait().await {
+                Some(upgraded) => Some(Wire::new(upgraded, settings.max_payload).await),
+                None => None,
+            };
+            let probed = match &mut wire {
+                Some(wire) => {
+                    let probe = probe(wire, &session);
+                    let outcome = tokio::time::timeout(settings.upgrade_timeout, probe).await;
+                    matches!(outcome, Ok(Some(())))
+                }
+                None => false,
+            };
+            match wire {
+                Some(wire) if probed => {
+                    let command = Command::Upgrade(Box::new(wire));
+                    // Where the session has ended, the WebSocket ends with the command.
+                    let _ = session.mailbox.send(command).await;
+                }
+                wire => {
+                    // Where the session has ended, there is nothing to go back to.
+                    let _ = session.mailbox.send(Command::ProbeFailed).await;
+                    session.upgrade_failed();
+                    drop(session);
+                    if let Some(wire) = wire {
                         wire.close(close_code::PROTOCOL, "probe failed").await;
-                        None
                     }
                 }
-            };
-            let command = match upgraded.await {
-                Some(wire) => Command::Upgrade(Box::new(wire)),
-                None => {
-                    session.upgrade_failed();
-                    Command::ProbeFailed
-                }
-            };
-            // Where the session has ended, the WebSocket ends with the command.
-            let _ = session.mailbox.send(command).await;
+            }
         });
         Ok(response)
     }
@@ -229,7 +236,7 @@ impl<F: Riders> EngineIo<F> {
 
     fn connection(&self, link: Arc<Link>, carrier: Carrier) -> Connection<F::Rider> {
         let rider = self.riders.board(&link);
-        let registration = self.connections.register(Arc::clone(&link));
+        let registration = self.connections.register(&link);
         Connection::new(
             link,
             rider,
