@@ -192,7 +192,7 @@ async fn clients_are_linked_by_address_without_case(kind: Kind) {
 
 async fn rows_that_came_later_are_taken_in(kind: Kind) {
     let fixture = old(kind).await;
-    fixture.say(TALK.from_client("seventh")).await;
+    fixture.say(TALK.by_client("seventh")).await;
     // The old system goes on for a while, knowing nothing of the added columns.
     fixture
         .database
@@ -240,7 +240,7 @@ async fn rows_that_came_later_are_taken_in(kind: Kind) {
         (entries[0].first, entries[0].last),
         (EventSeq::new(8), EventSeq::new(8))
     );
-    assert_eq!(fixture.say(TALK.from_client("ninth")).await.seq, seq(9));
+    assert_eq!(fixture.say(TALK.by_client("ninth")).await.seq, seq(9));
     fixture.end().await;
 }
 
@@ -260,10 +260,7 @@ async fn adopting_twice_changes_nothing(kind: Kind) {
 
 async fn what_is_acknowledged_is_what_the_old_columns_hold(kind: Kind) {
     let fixture = old(kind).await;
-    let batch = [
-        named(TALK.from_agent("名 🦀 ’"), "x"),
-        TALK.from_client("ok"),
-    ];
+    let batch = [named(TALK.by_agent("名 🦀 ’"), "x"), TALK.by_client("ok")];
     let outcome = fixture.store.append(&batch, &anyone()).await.unwrap();
     let told: Vec<_> = outcome.results.iter().map(stored).collect();
     assert_eq!(fixture.page(FIRST, PagePosition::Latest, 2).await, told);

@@ -208,7 +208,7 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
-    pub(crate) fn from_client(&self, content: &str) -> NewMessage {
+    pub(crate) fn by_client(&self, content: &str) -> NewMessage {
         NewMessage {
             conversation: self.conversation,
             sender: self.client,
@@ -219,11 +219,11 @@ impl Talk {
         }
     }
 
-    pub(crate) fn from_agent(&self, content: &str) -> NewMessage {
+    pub(crate) fn by_agent(&self, content: &str) -> NewMessage {
         NewMessage {
             sender: self.agent,
             role: Role::Admin,
-            ..self.from_client(content)
+            ..self.by_client(content)
         }
     }
 }

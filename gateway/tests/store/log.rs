@@ -17,7 +17,7 @@ async fn the_log_tells_what_was_told_live(kind: Kind) {
     let live = fixture
         .store
         .append(
-            &[talk.from_client("hello"), talk.from_client("there")],
+            &[talk.by_client("hello"), talk.by_client("there")],
             &anyone(),
         )
         .await
@@ -105,7 +105,7 @@ async fn the_log_tells_what_was_told_live(kind: Kind) {
 async fn heads_are_those_a_viewer_may_see(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let talk = fixture.talk().await;
-    fixture.say(talk.from_client("1")).await;
+    fixture.say(talk.by_client("1")).await;
     let other = fixture.client("d@x.y").await.id;
     let second = fixture.open(other, Some(talk.agent)).await.conversation.id;
     let all = fixture.store.heads(admin(talk.agent), None).await.unwrap();
@@ -146,7 +146,7 @@ async fn heads_are_those_a_viewer_may_see(kind: Kind) {
 async fn the_outbox_holds_what_was_not_struck(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let talk = fixture.talk().await;
-    let batch = [talk.from_client("1"), talk.from_client("2")];
+    let batch = [talk.by_client("1"), talk.by_client("2")];
     let outcome = fixture.store.append(&batch, &anyone()).await.unwrap();
     let entries = fixture.store.stale_outbox(0, 10).await.unwrap();
     assert_eq!(entries.len(), 2);

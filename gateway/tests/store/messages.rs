@@ -33,10 +33,10 @@ async fn a_batch_is_numbered_in_its_order(kind: Kind) {
         conversation: fixture.open(other, Some(talk.agent)).await.conversation.id,
     };
     let batch = [
-        talk.from_client("a"),
-        second.from_client("b"),
-        talk.from_agent("c"),
-        talk.from_client("d"),
+        talk.by_client("a"),
+        second.by_client("b"),
+        talk.by_agent("c"),
+        talk.by_client("d"),
     ];
     let outcome = append(&fixture, &batch).await;
     assert!(outcome.results.iter().all(is_new));
@@ -104,7 +104,7 @@ async fn what_is_acknowledged_is_what_is_read(kind: Kind) {
     let batch: Vec<_> = texts
         .iter()
         .enumerate()
-        .map(|(index, text)| named(talk.from_client(text), &format!("n{index}")))
+        .map(|(index, text)| named(talk.by_client(text), &format!("n{index}")))
         .collect();
     let outcome = append(&fixture, &batch).await;
     let acknowledged: Vec<_> = outcome.results.iter().map(stored).collect();
@@ -123,9 +123,9 @@ async fn repeats_are_stored_once(kind: Kind) {
     let outcome = append(
         &fixture,
         &[
-            named(talk.from_client("first"), "x"),
-            named(talk.from_client("other"), "y"),
-            named(talk.from_client("again"), "x"),
+            named(talk.by_client("first"), "x"),
+            named(talk.by_client("other"), "y"),
+            named(talk.by_client("again"), "x"),
         ],
     )
     .await;
@@ -138,9 +138,9 @@ async fn repeats_are_stored_once(kind: Kind) {
     let outcome = append(
         &fixture,
         &[
-            named(talk.from_client("late"), "x"),
-            named(talk.from_agent("mine"), "x"),
-            talk.from_client("new"),
+            named(talk.by_client("late"), "x"),
+            named(talk.by_agent("mine"), "x"),
+            talk.by_client("new"),
         ],
     )
     .await;
@@ -151,7 +151,7 @@ async fn repeats_are_stored_once(kind: Kind) {
     assert_eq!(stored(&outcome.results[0]).content, "first");
     assert_eq!(stored(&outcome.results[0]).seq, seq(1));
     // Only repeats: nothing to publish.
-    let outcome = append(&fixture, &[named(talk.from_client("late"), "x")]).await;
+    let outcome = append(&fixture, &[named(talk.by_client("late"), "x")]).await;
     assert!(outcome.outbox.is_empty());
     let page = fixture
         .page(talk.conversation, PagePosition::Latest, 10)
@@ -168,7 +168,7 @@ async fn names_are_compared_byte_for_byte(kind: Kind) {
     let names = ["a", "A", "á", "a ", " a", longest.as_str()];
     let batch: Vec<_> = names
         .iter()
-        .map(|name| named(talk.from_client(name), name))
+        .map(|name| named(talk.by_client(name), name))
         .collect();
     let outcome = append(&fixture, &batch).await;
     assert!(outcome.results.iter().all(is_new));
@@ -189,17 +189,17 @@ async fn admission_decides_over_each(kind: Kind) {
         .await;
     let nowhere = NewMessage {
         conversation: ConversationId::new(99),
-        ..talk.from_client("nowhere")
+        ..talk.by_client("nowhere")
     };
     let stranger = NewMessage {
         sender: UserId::new(77),
-        ..talk.from_client("stranger")
+        ..talk.by_client("stranger")
     };
     let batch = [
         nowhere,
         stranger,
-        named(talk.from_client("inactive"), "x"),
-        talk.from_agent("welcome"),
+        named(talk.by_client("inactive"), "x"),
+        talk.by_agent("welcome"),
     ];
     let admit = Box::new(
         move |message: &NewMessage, parties: &gateway::store::Parties| {
@@ -265,9 +265,9 @@ async fn many_writers_leave_no_gap(kind: Kind) {
                 for _ in 0..BATCHES {
                     // In either order: the store locks by id.
                     let mut batch = vec![
-                        talk.from_client("a"),
-                        second.from_client("b"),
-                        talk.from_agent("c"),
+                        talk.by_client("a"),
+                        second.by_client("b"),
+                        talk.by_agent("c"),
                     ];
                     if writer % 2 == 0 {
                         batch.reverse();
@@ -319,7 +319,7 @@ async fn concurrent_repeats_are_stored_once(kind: Kind) {
             let store = fixture.store.clone();
             tokio::spawn(async move {
                 let outcome = store
-                    .append(&[named(talk.from_client("once"), "x")], &anyone())
+                    .append(&[named(talk.by_client("once"), "x")], &anyone())
                     .await
                     .unwrap();
                 (is_new(&outcome.results[0]), stored(&outcome.results[0]))
@@ -355,7 +355,7 @@ async fn a_large_batch_over_many_conversations(kind: Kind) {
         .flat_map(|round| {
             talks.iter().map(move |talk| {
                 named(
-                    talk.from_client(&format!("{}/{round}", talk.conversation)),
+                    talk.by_client(&format!("{}/{round}", talk.conversation)),
                     &format!("r{round}"),
                 )
             })
@@ -395,7 +395,7 @@ async fn pages_go_both_ways(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let talk = fixture.talk().await;
     let batch: Vec<_> = (1..=9)
-        .map(|index| talk.from_client(&index.to_string()))
+        .map(|index| talk.by_client(&index.to_string()))
         .collect();
     append(&fixture, &batch).await;
     let page = |position, limit| {
@@ -432,7 +432,7 @@ async fn a_replica_that_lags_or_fails_is_passed_over() {
     let fixture = Fixture::new(Kind::Sqlite).await;
     let talk = fixture.talk().await;
     let batch: Vec<_> = (1..=5)
-        .map(|index| talk.from_client(&index.to_string()))
+        .map(|index| talk.by_client(&index.to_string()))
         .collect();
     append(&fixture, &batch).await;
     let lagging = Fixture::new(Kind::Sqlite).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gateway::store::{SchemaState, Settings, StoreError, open};
 
-use crate::harness::{Database, Kind};
+use crate::harness::{Database, Fixture, Kind};
 
 crate::on_both!(
     a_fresh_database_is_made_once,
@@ -93,6 +93,61 @@ async fn a_store_opens_without_its_database_and_heals() {
     store.close().await;
     server.drop().await;
     database.drop().await;
+}
+
+/// What a restart or a failover of the server does to a pool.
+#[tokio::test]
+async fn killed_connections_are_replaced() {
+    let fixture = Fixture::new(Kind::MySql).await;
+    let talk = fixture.talk().await;
+    fixture.say(talk.by_client("before")).await;
+    let mut other = fixture.database.mysql().await;
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "SELECT CAST(ID AS SIGNED) FROM information_schema.PROCESSLIST \
+         WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
+    )
+    .fetch_all(&mut other)
+    .await
+    .unwrap();
+    assert!(!ids.is_empty());
+    for id in ids {
+        // One may have gone by itself, the migration's.
+        let _ = sqlx::query("KILL ?").bind(id).execute(&mut other).await;
+    }
+    fixture.say(talk.by_client("after")).await;
+    let record = fixture.record(talk.conversation).await;
+    assert_eq!(record.conversation.last_seq.get(), 2);
+    fixture.end().await;
+}
+
+/// A row that somebody else has locked for longer than a statement may take is an answer in time, and no loss.
+#[tokio::test]
+async fn a_lock_that_is_not_given_up_is_unavailable() {
+    use sqlx::Executor as _;
+    let fixture = Fixture::new(Kind::MySql).await;
+    let talk = fixture.talk().await;
+    let mut settings = fixture.database.settings();
+    settings.statement_timeout = Duration::from_secs(1);
+    let hurried = open(&settings).unwrap();
+    let mut other = fixture.database.mysql().await;
+    other
+        .execute("BEGIN; SELECT id FROM Conversations FOR UPDATE;")
+        .await
+        .unwrap();
+    let batch = [talk.by_client("late")];
+    let error = hurried
+        .append(&batch, &crate::harness::anyone())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    other.execute("ROLLBACK").await.unwrap();
+    let outcome = hurried
+        .append(&batch, &crate::harness::anyone())
+        .await
+        .unwrap();
+    assert_eq!(crate::harness::stored(&outcome.results[0]).seq.get(), 1);
+    hurried.close().await;
+    fixture.end().await;
 }
 
 #[test]
