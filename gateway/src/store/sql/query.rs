@@ -7,7 +7,10 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use shared::{ClientId, ConversationId, EventSeq, MessageId, Seq, Timestamp, UserId};
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Arguments, AssertSqlSafe, MySql, Row as _, SqlSafeStr, SqlStr, Sqlite};
+use sqlx::{
+    Arguments, AssertSqlSafe, Column as _, MySql, Row as _, SqlSafeStr, SqlStr, Sqlite,
+    TypeInfo as _,
+};
 
 use super::fault::Fault;
 
@@ -189,10 +192,31 @@ macro_rules! next {
 
 impl Cells<'_> {
     pub(super) fn int(&mut self) -> Result<i64, Fault> {
-        next!(self, i64)
+        let index = self.next;
+        self.opt_int()?.ok_or_else(|| {
+            Fault::Sql(sqlx::Error::ColumnDecode {
+                index: index.to_string(),
+                source: sqlx::error::UnexpectedNullError.into(),
+            })
+        })
     }
 
+    /// A whole number. MySQL makes a DECIMAL, which it sends as text, of some sums of integers of unlike types.
     pub(super) fn opt_int(&mut self) -> Result<Option<i64>, Fault> {
+        let index = self.next;
+        if let Row::MySql(row) = self.row
+            && row.column(index).type_info().name() == "DECIMAL"
+        {
+            let text: Option<String> = next!(self, Option<String>)?;
+            return text.map(|text| text.parse()).transpose().map_err(
+                |error: std::num::ParseIntError| {
+                    Fault::Sql(sqlx::Error::ColumnDecode {
+                        index: index.to_string(),
+                        source: error.into(),
+                    })
+                },
+            );
+        }
         next!(self, Option<i64>)
     }
 

@@ -37,6 +37,7 @@ impl Schema for SqlStore {
         columns::add(&mut conn, dialect).await?;
         report.linked_clients = adopt::link_clients(&mut conn).await?;
         report.numbered_messages = adopt::number_messages(&mut conn, dialect).await?;
+        columns::finish(&mut conn, dialect).await?;
         set_progress(&mut conn, "schema", VERSION).await?;
         Ok(report)
     }
