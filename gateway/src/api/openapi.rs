@@ -69,7 +69,9 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     }
     let items = document.paths.paths.values_mut();
     for body in items.filter_map(|item| item.post.as_mut()?.request_body.as_mut()) {
+        let RefOr::T(body) = body else { continue };
         for content in body.content.values_mut() {
+            let RefOr::T(content) = content else { continue };
             if let Some(RefOr::T(Schema::OneOf(either))) = &mut content.schema {
                 let object = either.items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
                 content.schema = object;
