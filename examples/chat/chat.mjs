@@ -13,7 +13,14 @@ const [who = "client", password = "demo-password"] = process.argv.slice(2);
 const email = who.includes("@") ? who : `${who}@demo.test`;
 
 const api = axios.create({ baseURL: `${URL}/api` });
-const call = async (method, path, body) => (await api.request({ method, url: path, data: body })).data.data;
+const call = async (method, path, body) => {
+  try {
+    return (await api.request({ method, url: path, data: body })).data.data;
+  } catch (error) {
+    console.error(`- ${error.response?.data?.error?.message ?? error.message}`);
+    process.exit(1);
+  }
+};
 
 const { token, user } = await call("post", "/auth/login", { email, password });
 api.defaults.headers.Authorization = `Bearer ${token}`;

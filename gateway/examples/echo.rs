@@ -6,11 +6,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway::config::Origins;
 use gateway::listener;
 use gateway::realtime::{
     Accepted, Application, ConnectRequest, Connections, DisconnectReason, EngineMessage,
-    EngineProgram, EngineSession, IncomingEvent, Origins, Refusal, Settings, Socket,
-    engine_io_router, router,
+    EngineProgram, EngineSession, IncomingEvent, Refusal, Settings, Socket, engine_io_router,
+    router,
 };
 use serde_json::value::RawValue;
 use tokio::net::TcpListener;

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -26,6 +26,33 @@ const MAX_BUFFER: usize = 32 << 10;
 
 /// How long accepting pauses where the system has no more sockets to give.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
+
+/// How many connections the kernel may hold for us: a storm of clients that come back overflows the usual 128 or 1,024.
+const BACKLOG: u32 = 4096;
+
+/// Listens on the first of the host's addresses that can be listened on.
+pub async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for address in lookup_host((host, port)).await? {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restart must not wait until the old node's connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves `router` until `stop`, then lets the requests under way finish. Every request bears the peer's address as
 /// `ConnectInfo<SocketAddr>`.

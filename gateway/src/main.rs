@@ -15,11 +15,16 @@ fn main() -> ExitCode {
     if let Err(error) = telemetry::log::init(config.log_format, &config.log_filter) {
         return complain(&*error, 1);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, 1),
     };
-    runtime.block_on(run(command, config)).unwrap_or_else(|error| complain(&*error, 1))
+    runtime
+        .block_on(run(command, config))
+        .unwrap_or_else(|error| complain(&*error, 1))
 }
 
 async fn run(command: Command, config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -28,7 +33,10 @@ async fn run(command: Command, config: Config) -> Result<ExitCode, Box<dyn std::
         Command::Migrate => println!("{}", app::migrate(&config).await?),
         Command::CreateAdmin(arguments) => {
             let password = cli::read_password(std::io::stdin())?;
-            println!("{}", app::create_admin(&config, &arguments, &password).await?);
+            println!(
+                "{}",
+                app::create_admin(&config, &arguments, &password).await?
+            );
         }
         Command::Health => cli::health(&config).await?,
     }

@@ -1,17 +1,20 @@
-//! The contract of `Bus`: one suite for every backend. What only Redis can go through is in `bus_redis.rs`.
+//! The contract of `Bus`: one suite for every backend. Its order is also compared with that of a
+//! naive model (`bus/model.rs`). What only Redis can go through is in `bus/losses.rs`.
 
+#[path = "bus/losses.rs"]
+mod losses;
+#[path = "bus/model.rs"]
+mod model;
 mod redis_server;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use gateway::bus::local::{LocalBus, LocalBusSettings};
 use gateway::bus::redis::{Commands, RedisBus, RedisBusSettings};
 use gateway::bus::{Bus, Incoming, Publication, PublishOutcome};
-use proptest::prelude::*;
 use rand::seq::SliceRandom;
 use shared::envelope::{Notice, Position, Revocation, RevocationScope};
 use shared::{ConversationId, Delivery, Envelope, EventSeq, Role, Room, UserId};
@@ -386,8 +389,8 @@ async fn a_notice_reaches_every_node(mut house: House) {
 async fn the_last_wish_counts_however_fast_they_come(mut house: House) {
     for _ in 0..50 {
         for node in &house.nodes {
-            let (again, end) =
-                tokio::join!(node.subscribe(&[user(1)]), node.unsubscribe(&[user(1)]));
+            let room = [user(1)];
+            let (again, end) = tokio::join!(node.subscribe(&room), node.unsubscribe(&room));
             again.and(end).expect("a bus that works");
             node.subscribe(&[user(1)]).await.expect("a bus that works");
         }
@@ -440,86 +443,6 @@ async fn it_answers_for_itself_until_it_is_closed(mut house: House) {
     }
 }
 
-/// What the contract says, with nothing bounded: for each conversation its head, and those that wait.
-#[derive(Default)]
-struct Model(HashMap<ConversationId, (i64, BTreeSet<i64>)>);
-
-impl Model {
-    fn publish(
-        &mut self,
-        at: Position,
-        begins_at: Option<i64>,
-        heard: &mut Vec<Position>,
-    ) -> PublishOutcome {
-        let seq = at.event_seq.get();
-        let begin = begins_at.map(|first| first - 1).or((seq == 1).then_some(0));
-        if let (None, Some(begin)) = (self.0.get(&at.conversation), begin) {
-            self.0.insert(at.conversation, (begin, BTreeSet::new()));
-        }
-        let Some((head, early)) = self.0.get_mut(&at.conversation) else {
-            return PublishOutcome::UnknownHead;
-        };
-        *head = (*head).max(begins_at.map_or(0, |first| first - 1));
-        early.retain(|seq| *seq > *head);
-        if seq <= *head {
-            return PublishOutcome::Repeat;
-        }
-        early.insert(seq);
-        let before = *head;
-        while early.remove(&(*head + 1)) {
-            *head += 1;
-            let event_seq = EventSeq::new(*head);
-            heard.push(Position { event_seq, ..at });
-        }
-        if *head == before {
-            PublishOutcome::Parked
-        } else {
-            PublishOutcome::Published
-        }
-    }
-}
-
-/// Publications: which conversation, which change, by which node, and the voucher.
-fn publications() -> impl Strategy<Value = Vec<(i64, i64, usize, Option<i64>)>> {
-    let voucher = proptest::option::weighted(0.2, 1_i64..12);
-    proptest::collection::vec((0_i64..3, 1_i64..12, 0_usize..2, voucher), 1..60)
-}
-
-fn it_does_what_the_model_does(make: fn() -> House) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let _guard = runtime.enter();
-    let house = parking_lot::Mutex::new(make());
-    let conversations = AtomicI64::new(1);
-    runtime.block_on(house.lock().subscribe(&[user(1), user(2)]));
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 100,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    });
-    let outcome = runner.run(&publications(), |publications| {
-        let mut house = house.lock();
-        let base = conversations.fetch_add(3, Ordering::Relaxed);
-        let mut model = Model::default();
-        let mut expected = Vec::new();
-        let heard = runtime.block_on(async {
-            for (conversation, seq, node, begins_at) in publications {
-                let at = at(base + conversation, seq);
-                let publication = Publication {
-                    begins_at: begins_at.map(EventSeq::new),
-                    ..envelope(Some(at), &[user(1), user(2)])
-                };
-                let node = &house.nodes[node % house.nodes.len()];
-                let said = outcome(&**node, publication).await;
-                prop_assert_eq!(said, model.publish(at, begins_at, &mut expected));
-            }
-            Ok(house.heard().await)
-        })?;
-        prop_assert_eq!(heard, expected);
-        Ok(())
-    });
-    outcome.expect("the model agrees");
-}
-
 macro_rules! contract {
     ($backend:ident: $($case:ident),* $(,)?) => {
         mod $backend {
@@ -534,7 +457,7 @@ macro_rules! contract {
 
             #[test]
             fn it_does_what_the_model_does() {
-                super::it_does_what_the_model_does(House::$backend);
+                super::model::it_does_what_the_model_does(House::$backend);
             }
         }
     };

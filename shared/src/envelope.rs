@@ -110,6 +110,6 @@ pub enum RevocationScope {
     Session(String),
     /// The one with this SHA-256, in hex: a token without a session.
     Token(String),
-    /// All, but those that bear this `sid`.
+    /// All, but those that bear this `sid`, or, of those without one, the one with this SHA-256 in hex.
     AllBut(Option<String>),
 }

@@ -16,7 +16,8 @@ use super::envelope::Data;
 use super::extract::{Body, Caller, ClientAddress, REFRESH_COOKIE, RefreshCookie};
 use super::openapi::{Success, failures};
 use crate::auth::{
-    AuthService, IssuedRefresh, Login, PasswordChange, ProfilePatch, RefreshIn, RefreshRequest, Registration, SignedIn,
+    AuthService, IssuedRefresh, Login, PasswordChange, ProfilePatch, RefreshIn, RefreshRequest,
+    Registration, SignedIn,
 };
 use crate::config::AppEnv;
 use crate::failure::Failure;
@@ -128,13 +129,21 @@ pub(super) async fn refresh(
 ) -> Result<Response, Failure> {
     // The next token travels as the last one did.
     let in_body = request.refresh_token.filter(|token| !token.is_empty());
-    let refresh_in = if in_body.is_some() { RefreshIn::Body } else { RefreshIn::Cookie };
+    let refresh_in = if in_body.is_some() {
+        RefreshIn::Body
+    } else {
+        RefreshIn::Cookie
+    };
     let refreshed = inner.auth.refresh(in_body.or(cookie).as_deref()).await?;
     let (refresh_token, cookie) = match refreshed.refresh {
         Some(refresh) => carry(&refresh, refresh_in, inner.mode)?,
         None => (None, None),
     };
-    let data = FreshToken { token: refreshed.token, expires_in: refreshed.expires_in, refresh_token };
+    let data = FreshToken {
+        token: refreshed.token,
+        expires_in: refreshed.expires_in,
+        refresh_token,
+    };
     Ok(with_cookie(Data(data), cookie))
 }
 
@@ -148,7 +157,10 @@ failures!(LogoutFailures: BEARER);
     security(("bearer" = [])),
     responses((status = 204, description = "Signed out"), LogoutFailures),
 )]
-pub(super) async fn logout(State(inner): State<Inner>, Caller(identity): Caller) -> Result<Response, Failure> {
+pub(super) async fn logout(
+    State(inner): State<Inner>,
+    Caller(identity): Caller,
+) -> Result<Response, Failure> {
     inner.auth.logout(&identity).await?;
     let gone = set_cookie("", 0, inner.mode)?;
     Ok(with_cookie(StatusCode::NO_CONTENT, Some(gone)))
@@ -169,7 +181,9 @@ pub(super) async fn show(
     State(auth): State<Arc<AuthService>>,
     Caller(identity): Caller,
 ) -> Result<Data<Profile>, Failure> {
-    Ok(Data(Profile { user: auth.profile(&identity).await? }))
+    Ok(Data(Profile {
+        user: auth.profile(&identity).await?,
+    }))
 }
 
 failures!(UpdateFailures: BEARER | BODY, UserNotFound);
@@ -191,7 +205,9 @@ pub(super) async fn update(
     Caller(identity): Caller,
     Body(patch): Body<ProfilePatch>,
 ) -> Result<Data<Profile>, Failure> {
-    Ok(Data(Profile { user: auth.update_profile(&identity, patch).await? }))
+    Ok(Data(Profile {
+        user: auth.update_profile(&identity, patch).await?,
+    }))
 }
 
 failures!(PasswordFailures: BEARER | BODY, InvalidCredentials, UserNotFound);
@@ -215,9 +231,23 @@ pub(super) async fn change_password(
 }
 
 fn session(signed_in: SignedIn, mode: AppEnv) -> Result<Response, Failure> {
-    let SignedIn { token, expires_in, user, refresh, refresh_in } = signed_in;
+    let SignedIn {
+        token,
+        expires_in,
+        user,
+        refresh,
+        refresh_in,
+    } = signed_in;
     let (refresh_token, cookie) = carry(&refresh, refresh_in, mode)?;
-    Ok(with_cookie(Data(Session { token, expires_in, user, refresh_token }), cookie))
+    Ok(with_cookie(
+        Data(Session {
+            token,
+            expires_in,
+            user,
+            refresh_token,
+        }),
+        cookie,
+    ))
 }
 
 /// A refresh token on its way out: for the body, or as a cookie.
@@ -242,7 +272,8 @@ fn set_cookie(value: &str, life_seconds: u64, mode: AppEnv) -> Result<HeaderValu
     let cookie = format!(
         "{REFRESH_COOKIE}={value}; Path=/api/auth; Max-Age={life_seconds}; HttpOnly; SameSite=Strict{secure}"
     );
-    let mut cookie = HeaderValue::try_from(cookie).map_err(|_| Failure::internal("a token that fits no header"))?;
+    let mut cookie = HeaderValue::try_from(cookie)
+        .map_err(|_| Failure::internal("a token that fits no header"))?;
     cookie.set_sensitive(true);
     Ok(cookie)
 }

@@ -48,7 +48,10 @@ pub(super) async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Data<ConversationPage>, Failure> {
-    let page = PageRequest { limit: query.limit.get(), cursor: query.cursor };
+    let page = PageRequest {
+        limit: query.limit.get(),
+        cursor: query.cursor,
+    };
     Ok(Data(chat.conversations(caller.viewer(), &page).await?))
 }
 
@@ -84,8 +87,14 @@ pub(super) async fn open(
     caller: Caller,
     Body(request): Body<OpenRequest>,
 ) -> Result<(StatusCode, Data<Conversation>), Failure> {
-    let (conversation, is_new) = chat.open_conversation(caller.viewer(), request.agency_id).await?;
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let (conversation, is_new) = chat
+        .open_conversation(caller.viewer(), request.agency_id)
+        .await?;
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Data(conversation)))
 }
 

@@ -65,14 +65,21 @@ pub(super) fn finish(mut response: Response, mode: AppEnv) -> Response {
 fn of_status(status: StatusCode) -> Option<Failure> {
     let (code, message) = match status {
         StatusCode::NOT_FOUND => return Some(not_found()),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            (ErrorCode::MethodNotAllowed, "this route has no such method: see the Allow header")
-        }
+        StatusCode::METHOD_NOT_ALLOWED => (
+            ErrorCode::MethodNotAllowed,
+            "this route has no such method: see the Allow header",
+        ),
         StatusCode::PAYLOAD_TOO_LARGE => (ErrorCode::PayloadTooLarge, "the body is too large"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => (ErrorCode::UnsupportedMediaType, "the body must be JSON"),
-        status if status.is_client_error() => (ErrorCode::ValidationError, "the request can't be read"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            (ErrorCode::UnsupportedMediaType, "the body must be JSON")
+        }
+        status if status.is_client_error() => {
+            (ErrorCode::ValidationError, "the request can't be read")
+        }
         status if status.is_server_error() => {
-            return Some(Failure::internal(format_args!("an answer {status} without words")));
+            return Some(Failure::internal(format_args!(
+                "an answer {status} without words"
+            )));
         }
         _ => return None,
     };

@@ -38,7 +38,10 @@ pub(super) struct Caller(pub(super) Identity);
 impl Caller {
     /// As the chat sees the caller.
     pub(super) fn viewer(&self) -> Viewer {
-        Viewer { user: self.0.user, role: self.0.role }
+        Viewer {
+            user: self.0.user,
+            role: self.0.role,
+        }
     }
 }
 
@@ -47,7 +50,10 @@ impl FromRequestParts<Inner> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, inner: &Inner) -> Result<Self, Failure> {
         // A value that is no text is no scheme of ours either.
-        let header = parts.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
+        let header = parts
+            .headers
+            .get(AUTHORIZATION)
+            .map(|value| value.to_str().unwrap_or("?"));
         let identity = inner.auth.authenticate(bearer(header)?)?;
         inner.limits.take(identity.user)?;
         Ok(Self(identity))
@@ -61,9 +67,15 @@ impl FromRequestParts<Inner> for ClientAddress {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, inner: &Inner) -> Result<Self, Failure> {
-        let ConnectInfo(peer) =
-            parts.extract::<ConnectInfo<SocketAddr>>().await.map_err(|_| Failure::internal("a request without a peer"))?;
-        Ok(Self(client_address(peer.ip(), &parts.headers, &inner.trusted_proxies)))
+        let ConnectInfo(peer) = parts
+            .extract::<ConnectInfo<SocketAddr>>()
+            .await
+            .map_err(|_| Failure::internal("a request without a peer"))?;
+        Ok(Self(client_address(
+            peer.ip(),
+            &parts.headers,
+            &inner.trusted_proxies,
+        )))
     }
 }
 
@@ -85,9 +97,13 @@ impl<T: FromStr<Err: std::fmt::Display>, S: Send + Sync> FromRequestParts<S> for
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let Path(text): Path<String> =
-            parts.extract().await.map_err(|_| Failure::validation("the id in the path can't be read"))?;
-        text.parse().map(Self).map_err(|error| Failure::validation(format!("the id in the path {error}")))
+        let Path(text): Path<String> = parts
+            .extract()
+            .await
+            .map_err(|_| Failure::validation("the id in the path can't be read"))?;
+        text.parse()
+            .map(Self)
+            .map_err(|error| Failure::validation(format!("the id in the path {error}")))
     }
 }
 
@@ -102,8 +118,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
                 // The cause bears the name of the member; the words around it are another library's.
-                let cause = rejection.source().map_or_else(|| rejection.body_text(), ToString::to_string);
-                Err(Failure::validation(format!("the query can't be read: {cause}")))
+                let cause = rejection
+                    .source()
+                    .map_or_else(|| rejection.body_text(), ToString::to_string);
+                Err(Failure::validation(format!(
+                    "the query can't be read: {cause}"
+                )))
             }
         }
     }
@@ -137,7 +157,8 @@ fn is_json(headers: &HeaderMap) -> bool {
         .and_then(|value| value.split(';').next())
         .map(|essence| essence.trim().to_ascii_lowercase());
     essence.is_some_and(|essence| {
-        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+        essence == "application/json"
+            || (essence.starts_with("application/") && essence.ends_with("+json"))
     })
 }
 
@@ -153,7 +174,9 @@ async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, Failu
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Failure::validation("the body broke off"))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         if bytes.len() + data.len() > MAX_BODY {
             drain(body, bytes.len() + data.len()).await;
             return Err(too_large());
@@ -187,12 +210,17 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
             path => format!("the body can't be read: {path}: {error}"),
         })
     })?;
-    reader.end().map_err(|error| Failure::validation(format!("the body can't be read: {error}")))?;
+    reader
+        .end()
+        .map_err(|error| Failure::validation(format!("the body can't be read: {error}")))?;
     Ok(value)
 }
 
 fn too_large() -> Failure {
-    Failure::new(ErrorCode::PayloadTooLarge, "the body must have at most 256 KiB")
+    Failure::new(
+        ErrorCode::PayloadTooLarge,
+        "the body must have at most 256 KiB",
+    )
 }
 
 /// A cookie's value (RFC 6265, section 5.4). Clients may send several lines.
@@ -238,9 +266,19 @@ mod tests {
     #[test]
     fn only_objects_are_bodies() {
         for body in ["[]", "null", "\"x\"", "17", "", "\u{feff}{}"] {
-            assert_eq!(complaint(body.as_bytes()), "the body must be a JSON object", "{body}");
+            assert_eq!(
+                complaint(body.as_bytes()),
+                "the body must be a JSON object",
+                "{body}"
+            );
         }
-        assert_eq!(parse::<Sample>(b" \n{}").unwrap(), Sample { name: None, list: Vec::new() });
+        assert_eq!(
+            parse::<Sample>(b" \n{}").unwrap(),
+            Sample {
+                name: None,
+                list: Vec::new()
+            }
+        );
         let deep = format!("{{\"more\":{}", "[".repeat(100_000));
         assert!(parse::<Sample>(deep.as_bytes()).is_err());
     }
@@ -265,8 +303,16 @@ mod tests {
     #[test]
     fn a_cookie_is_found_among_others() {
         let mut headers = HeaderMap::new();
-        headers.append(COOKIE, "a=b; xrefresh_token=no; refresh_token=".parse().unwrap());
-        headers.append(COOKIE, "c; refresh_token=yes=1; refresh_token=later".parse().unwrap());
+        headers.append(
+            COOKIE,
+            "a=b; xrefresh_token=no; refresh_token=".parse().unwrap(),
+        );
+        headers.append(
+            COOKIE,
+            "c; refresh_token=yes=1; refresh_token=later"
+                .parse()
+                .unwrap(),
+        );
         assert_eq!(cookie(&headers, REFRESH_COOKIE).as_deref(), Some("yes=1"));
         assert_eq!(cookie(&headers, "missing"), None);
     }

@@ -42,10 +42,14 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
         Err(_) => Failure::unavailable("the request took too long").into_response(),
     };
     let response = envelope::finish(response, guard.mode);
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let route = route
+        .as_ref()
+        .map_or("unmatched", MatchedPath::as_str)
+        .to_owned();
     let status = response.status().as_u16().to_string();
     counter!(names::HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status).increment(1);
-    histogram!(names::HTTP_DURATION, "method" => method, "route" => route).record(begun.elapsed().as_secs_f64());
+    histogram!(names::HTTP_DURATION, "method" => method, "route" => route)
+        .record(begun.elapsed().as_secs_f64());
     response
 }
 
@@ -76,10 +80,19 @@ mod tests {
     use super::*;
 
     async fn answer(path: &str) -> (StatusCode, bool, serde_json::Value) {
-        let guarded = Guard { mode: AppEnv::Production, patience: Duration::from_millis(20) };
+        let guarded = Guard {
+            mode: AppEnv::Production,
+            patience: Duration::from_millis(20),
+        };
         let router = Router::new()
-            .route("/panics", get(async || -> StatusCode { panic!("on purpose") }))
-            .route("/hangs", get(async || std::future::pending::<StatusCode>().await))
+            .route(
+                "/panics",
+                get(async || -> StatusCode { panic!("on purpose") }),
+            )
+            .route(
+                "/hangs",
+                get(async || std::future::pending::<StatusCode>().await),
+            )
             .layer(from_fn_with_state(guarded, guard));
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -22,6 +22,9 @@ use crate::store::{SchemaState, SharedStore};
 
 /// How often the parts are asked. With `PATIENCE` well within the 10 s after which a probe must tell the truth.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often they are asked while one is down: a node that starts, or heals, should not wait to say so.
+const INTERVAL_DOWN: Duration = Duration::from_millis(250);
 
 /// How long a part may take to answer before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -82,7 +85,10 @@ impl Readiness {
 
     /// Takes in what a part answered. A change is written down.
     pub fn report<E: Display>(&self, part: Part, answer: Result<(), E>) {
-        let now = Answer { works: answer.is_ok(), at: Instant::now() };
+        let now = Answer {
+            works: answer.is_ok(),
+            at: Instant::now(),
+        };
         let before = self.state.lock().parts[part as usize].replace(now);
         let worked = before.is_some_and(|before| before.works);
         match answer {
@@ -100,27 +106,46 @@ impl Readiness {
     }
 
     /// Asks the parts until `stop`.
-    pub async fn watch(self: Arc<Self>, store: SharedStore, bus: Arc<dyn Bus>, stop: CancellationToken) {
-        let mut tick = interval(INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+    pub async fn watch(
+        self: Arc<Self>,
+        store: SharedStore,
+        bus: Arc<dyn Bus>,
+        stop: CancellationToken,
+    ) {
+        loop {
             let (database, way) = tokio::join!(
                 timeout(PATIENCE, ask_database(&store)),
-                timeout(PATIENCE, async { bus.check().await.map_err(|error| error.to_string()) }),
+                timeout(PATIENCE, async {
+                    bus.check().await.map_err(|error| error.to_string())
+                }),
             );
             self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
             self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
+            let works = self.obstacles_at(Instant::now()).is_empty();
+            let pause = if works { INTERVAL } else { INTERVAL_DOWN };
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                return;
+            }
         }
     }
 
     fn obstacles_at(&self, now: Instant) -> Vec<&'static str> {
         let state = self.state.lock();
         let works = |part: Part| {
-            state.parts[part as usize]
-                .is_some_and(|answer| answer.works && now.saturating_duration_since(answer.at) <= STALE)
+            state.parts[part as usize].is_some_and(|answer| {
+                answer.works && now.saturating_duration_since(answer.at) <= STALE
+            })
         };
-        let down = Part::ALL.into_iter().filter(|part| !works(*part)).map(Part::as_str);
-        state.draining.then_some("draining").into_iter().chain(down).collect()
+        let down = Part::ALL
+            .into_iter()
+            .filter(|part| !works(*part))
+            .map(Part::as_str);
+        state
+            .draining
+            .then_some("draining")
+            .into_iter()
+            .chain(down)
+            .collect()
     }
 }
 
@@ -157,7 +182,8 @@ pub(super) async fn healthz() -> Data<Health> {
 struct NotReady;
 
 impl utoipa::IntoResponses for NotReady {
-    fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+    fn responses()
+    -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
         responses(&[&[shared::ErrorCode::ServiceUnavailable]])
     }
 }

@@ -28,13 +28,20 @@ pub(super) struct RequestLimits {
 impl RequestLimits {
     /// So many a second, at once or spread; 0 for no limit.
     pub(super) fn new(per_second: u32) -> Self {
-        let people = NonZeroU32::new(per_second).map(|rate| RateLimiter::keyed(Quota::per_second(rate)));
-        Self { people, taken: AtomicU32::new(0), clock: DefaultClock::default() }
+        let people =
+            NonZeroU32::new(per_second).map(|rate| RateLimiter::keyed(Quota::per_second(rate)));
+        Self {
+            people,
+            taken: AtomicU32::new(0),
+            clock: DefaultClock::default(),
+        }
     }
 
     /// Takes one request from somebody's allowance, or says when to come back.
     pub(super) fn take(&self, user: UserId) -> Result<(), Failure> {
-        let Some(people) = &self.people else { return Ok(()) };
+        let Some(people) = &self.people else {
+            return Ok(());
+        };
         if self.taken.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             people.retain_recent();
             people.shrink_to_fit();
@@ -55,7 +62,11 @@ mod tests {
     #[test]
     fn each_person_has_an_allowance() {
         let limits = RequestLimits::new(3);
-        let take = |id| limits.take(UserId::new(id)).map_err(|failure| (failure.code, failure.retry_after_seconds()));
+        let take = |id| {
+            limits
+                .take(UserId::new(id))
+                .map_err(|failure| (failure.code, failure.retry_after_seconds()))
+        };
         for _ in 0..3 {
             assert_eq!(take(1), Ok(()));
         }

@@ -42,7 +42,9 @@ impl ListQuery {
             (None, None) => Ok(PagePosition::Latest),
             (Some(seq), None) => Ok(PagePosition::Before(seq)),
             (None, Some(seq)) => Ok(PagePosition::After(seq)),
-            (Some(_), Some(_)) => Err(Failure::validation("beforeSeq and afterSeq can't be given together")),
+            (Some(_), Some(_)) => Err(Failure::validation(
+                "beforeSeq and afterSeq can't be given together",
+            )),
         }
     }
 }
@@ -65,7 +67,10 @@ pub(super) async fn list(
     Id(id): Id<ConversationId>,
     Query(query): Query<ListQuery>,
 ) -> Result<Data<MessagesPage>, Failure> {
-    let request = MessagesRequest { position: query.position()?, limit: query.limit.get() };
+    let request = MessagesRequest {
+        position: query.position()?,
+        limit: query.limit.get(),
+    };
     Ok(Data(chat.messages(caller.viewer(), id, request).await?))
 }
 
@@ -95,7 +100,11 @@ pub(super) async fn send(
     Body(draft): Body<Draft>,
 ) -> Result<(StatusCode, Data<Message>), Failure> {
     let sent = chat.send(caller.viewer(), id, draft).await?;
-    let status = if sent.repeat { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if sent.repeat {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     Ok((status, Data(sent.message)))
 }
 
@@ -127,7 +136,10 @@ pub(super) async fn read(
     Id(conversation_id): Id<ConversationId>,
     Body(request): Body<ReadRequest>,
 ) -> Result<Data<ReadAnswer>, Failure> {
-    let mark = MarkAsRead { conversation_id, up_to_seq: request.up_to_seq };
+    let mark = MarkAsRead {
+        conversation_id,
+        up_to_seq: request.up_to_seq,
+    };
     Ok(Data(chat.mark_read(caller.viewer(), &mark).await?))
 }
 
@@ -144,7 +156,10 @@ failures!(UnreadFailures: BEARER);
     security(("bearer" = [])),
     responses((status = 200, description = "So many", body = Success<UnreadCount>), UnreadFailures),
 )]
-pub(super) async fn unread(State(chat): State<Arc<Chat>>, caller: Caller) -> Result<Data<UnreadCount>, Failure> {
+pub(super) async fn unread(
+    State(chat): State<Arc<Chat>>,
+    caller: Caller,
+) -> Result<Data<UnreadCount>, Failure> {
     Ok(Data(chat.unread(caller.viewer()).await?))
 }
 

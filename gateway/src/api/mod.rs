@@ -46,8 +46,15 @@ pub struct State {
 /// The whole REST side, with `/healthz`, `/readyz` and the documentation. It has a fallback of its own, so what is merged
 /// with it must have none. Requests must bear `ConnectInfo<SocketAddr>`.
 pub fn router(state: State, config: &Config) -> Router {
-    let State { chat, auth, readiness } = state;
-    let guarded = Guard { mode: config.env, patience: REQUEST_TIMEOUT };
+    let State {
+        chat,
+        auth,
+        readiness,
+    } = state;
+    let guarded = Guard {
+        mode: config.env,
+        patience: REQUEST_TIMEOUT,
+    };
     let inner = Inner {
         chat,
         auth,

@@ -52,8 +52,14 @@ impl Modify for SecuritySchemes {
         bearer.bearer_format = Some("JWT".to_owned());
         bearer.description = Some("An access token from register, login or refresh".to_owned());
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
-        let cookie = ApiKeyValue::with_description(REFRESH_COOKIE, "The refresh token that register or login set");
-        components.add_security_scheme("refreshCookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+        let cookie = ApiKeyValue::with_description(
+            REFRESH_COOKIE,
+            "The refresh token that register or login set",
+        );
+        components.add_security_scheme(
+            "refreshCookie",
+            SecurityScheme::ApiKey(ApiKey::Cookie(cookie)),
+        );
     }
 }
 
@@ -73,7 +79,11 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
         for content in body.content.values_mut() {
             let RefOr::T(content) = content else { continue };
             if let Some(RefOr::T(Schema::OneOf(either))) = &mut content.schema {
-                let object = either.items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
+                let object = either
+                    .items
+                    .iter()
+                    .find(|item| matches!(item, RefOr::Ref(_)))
+                    .cloned();
                 content.schema = object;
             }
         }
@@ -81,19 +91,33 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
 }
 
 /// The schemas of answers with members that may be null.
-const ANSWERED: [&str; 7] =
-    ["User", "Message", "Conversation", "ClientSummary", "AgencySummary", "OnlineUser", "ConversationPage"];
+const ANSWERED: [&str; 7] = [
+    "User",
+    "Message",
+    "Conversation",
+    "ClientSummary",
+    "AgencySummary",
+    "OnlineUser",
+    "ConversationPage",
+];
 
 /// What any call may fail with, whatever it does.
 pub(super) const ANY: &[ErrorCode] = &[ErrorCode::InternalError, ErrorCode::ServiceUnavailable];
 
 /// What a call with an access token may fail with.
-pub(super) const BEARER: &[ErrorCode] =
-    &[ErrorCode::MissingToken, ErrorCode::InvalidToken, ErrorCode::TokenExpired, ErrorCode::RateLimited];
+pub(super) const BEARER: &[ErrorCode] = &[
+    ErrorCode::MissingToken,
+    ErrorCode::InvalidToken,
+    ErrorCode::TokenExpired,
+    ErrorCode::RateLimited,
+];
 
 /// What a call with a body may fail with.
-pub(super) const BODY: &[ErrorCode] =
-    &[ErrorCode::ValidationError, ErrorCode::PayloadTooLarge, ErrorCode::UnsupportedMediaType];
+pub(super) const BODY: &[ErrorCode] = &[
+    ErrorCode::ValidationError,
+    ErrorCode::PayloadTooLarge,
+    ErrorCode::UnsupportedMediaType,
+];
 
 /// Names what a call may fail with: `failures!(Name: GROUP | GROUP, Code, Code)`. To be put among its responses.
 macro_rules! failures {
@@ -125,21 +149,32 @@ pub(super) fn responses(codes: &[&[ErrorCode]]) -> BTreeMap<String, RefOr<Respon
             codes.push(*code);
         }
     }
-    by_status.into_iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(status, &codes)))).collect()
+    by_status
+        .into_iter()
+        .map(|(status, codes)| (status.to_string(), RefOr::T(response(status, &codes))))
+        .collect()
 }
 
 fn response(status: u16, codes: &[ErrorCode]) -> Response {
     let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
     let content = ContentBuilder::new()
         .schema(Some(envelope(&names)))
-        .example(Some(json!({"success": false, "error": {"code": names[0], "message": "..."}})))
+        .example(Some(
+            json!({"success": false, "error": {"code": names[0], "message": "..."}}),
+        ))
         .build();
-    let mut response =
-        ResponseBuilder::new().description(names.join(", ")).content("application/json", content);
+    let mut response = ResponseBuilder::new()
+        .description(names.join(", "))
+        .content("application/json", content);
     if matches!(status, 429 | 503) {
-        let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build();
-        let header =
-            HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds to wait before another try")).build();
+        let seconds = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .build();
+        let header = HeaderBuilder::new()
+            .schema(Some(seconds))
+            .description(Some("Seconds to wait before another try"))
+            .build();
         response = response.header("Retry-After", header);
     }
     response.build()
@@ -150,10 +185,15 @@ fn envelope(codes: &[&str]) -> RefOr<Schema> {
     let error = ObjectBuilder::new()
         .property("code", text().enum_values(Some(codes.iter().copied())))
         .property("message", text())
-        .property("details", text().description(Some("In development mode only")))
+        .property(
+            "details",
+            text().description(Some("In development mode only")),
+        )
         .required("code")
         .required("message");
-    let success = ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([false]));
+    let success = ObjectBuilder::new()
+        .schema_type(Type::Boolean)
+        .enum_values(Some([false]));
     ObjectBuilder::new()
         .property("success", success)
         .property("error", error)

@@ -24,6 +24,9 @@ failures!(OnlineFailures: BEARER);
     security(("bearer" = [])),
     responses((status = 200, description = "They are", body = Success<OnlineUsers>), OnlineFailures),
 )]
-pub(super) async fn online(State(chat): State<Arc<Chat>>, caller: Caller) -> Result<Data<OnlineUsers>, Failure> {
+pub(super) async fn online(
+    State(chat): State<Arc<Chat>>,
+    caller: Caller,
+) -> Result<Data<OnlineUsers>, Failure> {
     Ok(Data(chat.online(caller.viewer()).await?))
 }

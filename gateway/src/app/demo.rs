@@ -38,6 +38,8 @@ pub(super) async fn offer(store: &SharedStore, passwords: &Passwords) -> Result<
         let _ = store.register_client(&client).await?;
     }
     println!("    demo accounts      {CLIENT} and {AGENT}, password {PASSWORD}");
-    println!("    a first chat       make chat AS=client, and in another terminal make chat AS=agent\n");
+    println!(
+        "    a first chat       make chat AS=client, and in another terminal make chat AS=agent\n"
+    );
     Ok(())
 }

@@ -3,10 +3,10 @@
 
 mod demo;
 mod node;
-mod server;
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,9 +14,13 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{self, AdminArgs};
 use crate::config::{AppEnv, Config, Secret};
 use crate::failure::Failure;
+use crate::listener;
 use crate::telemetry::exporter::{self, ExporterError};
 use node::Node;
 pub use node::open_store;
+
+/// How long requests under way may take to finish when the node goes.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +54,16 @@ pub enum StartError {
 /// Serves until SIGTERM or SIGINT; a second one ends it at once.
 pub async fn serve(config: Config) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
-    let listener = server::bind(&config.host, config.port).await.map_err(|error| StartError::Listen {
-        setting: "HOST, PORT",
-        address: format!("{}:{}", config.host, config.port),
-        error,
-    })?;
-    let port = listener.local_addr().map_or(config.port, |address| address.port());
+    let listener = listener::bind(&config.host, config.port)
+        .await
+        .map_err(|error| StartError::Listen {
+            setting: "HOST, PORT",
+            address: format!("{}:{}", config.host, config.port),
+            error,
+        })?;
+    let port = listener
+        .local_addr()
+        .map_or(config.port, |address| address.port());
     let stop_listening = CancellationToken::new();
     let metrics = match config.metrics_addr {
         // The last to go: the drain is to be seen, too.
@@ -65,8 +73,11 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     let node = Node::build(&config)?;
     greet(&config, port, metrics);
 
-    let serving = tokio::spawn(server::serve(listener, node.router(), stop_listening.clone()));
-    let preparing = tokio::spawn(node.preparation(&config));
+    let serving = tokio::spawn(listener::serve(
+        listener,
+        node.router(),
+        stop_listening.clone(),
+    ));
 
     signals.wait().await;
     tokio::spawn(async move {
@@ -74,12 +85,12 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         tracing::warn!("a second signal: ending at once");
         std::process::exit(1);
     });
-    preparing.abort();
     tracing::info!(seconds = config.drain.as_secs(), "draining");
     node.drain(config.drain).await;
     stop_listening.cancel();
-    // A listener that panicked has said so.
-    let _ = serving.await;
+    if tokio::time::timeout(FINISH_TIMEOUT, serving).await.is_err() {
+        tracing::warn!("some requests did not finish in time");
+    }
     node.finish().await;
     tracing::info!("ended");
     Ok(())
@@ -94,14 +105,22 @@ pub async fn migrate(config: &Config) -> Result<String, Failure> {
     Ok(format!(
         "{} schema changes applied{}; {} messages numbered, {} clients linked to their accounts",
         report.applied,
-        if report.adopted { " to an existing database" } else { "" },
+        if report.adopted {
+            " to an existing database"
+        } else {
+            ""
+        },
         report.numbered_messages,
         report.linked_clients
     ))
 }
 
 /// Makes an agency account, in a database that is brought up to date first where that is the node's business.
-pub async fn create_admin(config: &Config, arguments: &AdminArgs, password: &Secret) -> Result<String, Failure> {
+pub async fn create_admin(
+    config: &Config,
+    arguments: &AdminArgs,
+    password: &Secret,
+) -> Result<String, Failure> {
     let store = open_store(config).map_err(Failure::internal)?;
     if config.database.auto_migrate {
         store.migrate().await?;
@@ -141,8 +160,14 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, StartError> {
-        let open = |kind| signal(kind).map_err(|error| StartError::Machine(format!("signals can't be caught: {error}")));
-        Ok(Self { terminate: open(SignalKind::terminate())?, interrupt: open(SignalKind::interrupt())? })
+        let open = |kind| {
+            signal(kind)
+                .map_err(|error| StartError::Machine(format!("signals can't be caught: {error}")))
+        };
+        Ok(Self {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+        })
     }
 
     async fn wait(&mut self) {

@@ -57,7 +57,10 @@ pub fn open_store(config: &Config) -> Result<SharedStore, InvalidUrl> {
     let database = &config.database;
     store::open(&store::Settings {
         url: database.url.expose().to_owned(),
-        replica_url: database.replica_url.as_ref().map(|url| url.expose().to_owned()),
+        replica_url: database
+            .replica_url
+            .as_ref()
+            .map(|url| url.expose().to_owned()),
         pool_size: database.pool_size,
         acquire_timeout: database.timeout,
         statement_timeout: database.timeout,
@@ -68,20 +71,28 @@ impl Node {
     /// Puts a node together. Neither the database nor Redis need be up.
     pub(super) fn build(config: &Config) -> Result<Self, StartError> {
         let setting = |setting, reason: String| StartError::Setting { setting, reason };
-        let store = open_store(config).map_err(|error| setting("DATABASE_URL", error.to_string()))?;
+        let store =
+            open_store(config).map_err(|error| setting("DATABASE_URL", error.to_string()))?;
         let shared = match &config.redis {
-            Some(redis) => over_redis(redis).map_err(|error| setting("REDIS_URL", error.to_string()))?,
+            Some(redis) => {
+                over_redis(redis).map_err(|error| setting("REDIS_URL", error.to_string()))?
+            }
             None => in_process(),
         };
-        let secret = config.jwt_secret().map_err(|error| setting("JWT_SECRET", error.to_string()))?;
+        let secret = config
+            .jwt_secret()
+            .map_err(|error| setting("JWT_SECRET", error.to_string()))?;
 
         let stop = CancellationToken::new();
-        let is_mysql = config.database.url.expose().starts_with("mysql:");
         let (chat, running) = Chat::start(Foundations {
             store: store.clone(),
             bus: shared.bus.clone(),
             presence: shared.presence,
-            writers: if is_mysql { MYSQL_WRITERS } else { SQLITE_WRITERS },
+            writers: if is_mysql(config) {
+                MYSQL_WRITERS
+            } else {
+                SQLITE_WRITERS
+            },
         });
         let auth = Arc::new(AuthService::new(AuthParts {
             store: store.clone(),
@@ -95,19 +106,33 @@ impl Node {
         let on_notice = Box::new(move |shared::envelope::Notice::Revoked(revocation)| {
             revocations.insert(&revocation);
         });
-        let (relay, mut tasks) = Relay::start(Arc::new(Hub::new()), &shared.bus, on_notice, stop.clone())
-            .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
-        let session_settings =
-            session::Settings { mode: config.env, events_per_second: config.limits.events_per_second };
-        let (sockets, minding) =
-            ChatSockets::start(chat.clone(), auth.clone(), relay, session_settings, stop.clone());
+        let (relay, mut tasks) =
+            Relay::start(Arc::new(Hub::new()), &shared.bus, on_notice, stop.clone())
+                .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
+        let session_settings = session::Settings {
+            mode: config.env,
+            events_per_second: config.limits.events_per_second,
+        };
+        let (sockets, minding) = ChatSockets::start(
+            chat.clone(),
+            auth.clone(),
+            relay,
+            session_settings,
+            stop.clone(),
+        );
         tasks.extend(minding);
         let readiness = Arc::new(Readiness::new());
-        tasks.push(tokio::spawn(readiness.clone().watch(store.clone(), shared.bus.clone(), stop.clone())));
-        tasks.push({
-            let (auth, stop) = (auth.clone(), stop.clone());
-            tokio::spawn(async move { auth.run(stop).await })
-        });
+        tasks.push(tokio::spawn(readiness.clone().watch(
+            store.clone(),
+            shared.bus.clone(),
+            stop.clone(),
+        )));
+        tasks.push(tokio::spawn(begin(
+            config,
+            store.clone(),
+            auth.clone(),
+            stop.clone(),
+        )));
 
         let connections = Connections::new(config.limits.connects_per_second);
         let realtime_settings = realtime::Settings {
@@ -118,32 +143,34 @@ impl Node {
             trusted_proxies: config.trusted_proxies.clone(),
             ..realtime::Settings::default()
         };
-        let router = api::router(api::State { chat, auth, readiness: readiness.clone() }, config)
-            .merge(realtime::router(Arc::new(sockets), realtime_settings, connections.clone()));
-        Ok(Self { store, bus: shared.bus, router, connections, readiness, chat: running, stop, tasks })
+        let router = api::router(
+            api::State {
+                chat,
+                auth,
+                readiness: readiness.clone(),
+            },
+            config,
+        )
+        .merge(realtime::router(
+            Arc::new(sockets),
+            realtime_settings,
+            connections.clone(),
+        ));
+        Ok(Self {
+            store,
+            bus: shared.bus,
+            router,
+            connections,
+            readiness,
+            chat: running,
+            stop,
+            tasks,
+        })
     }
 
     /// The node's routes.
     pub(super) fn router(&self) -> Router {
         self.router.clone()
-    }
-
-    /// Brings the database up to date, where that is wanted, as soon as it is there; the node is not ready before.
-    pub(super) fn preparation(&self, config: &Config) -> impl Future<Output = ()> + Send + use<> {
-        let store = self.store.clone();
-        let migrates = config.database.auto_migrate;
-        let has_demo =
-            config.env == AppEnv::Development && config.database.url.expose().starts_with("sqlite:");
-        async move {
-            if migrates {
-                migrate(&store).await;
-            }
-            if has_demo
-                && let Err(failure) = demo::offer(&store, &Passwords::default()).await
-            {
-                failure.log();
-            }
-        }
     }
 
     /// Sends the sockets away over a time, to come back on other nodes; new ones are not taken any more.
@@ -167,13 +194,42 @@ impl Node {
     }
 }
 
+/// Brings the database up to date, where that is wanted, as soon as it is there, then keeps the sessions. The node is not
+/// ready before.
+fn begin(
+    config: &Config,
+    store: SharedStore,
+    auth: Arc<AuthService>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let migrates = config.database.auto_migrate;
+    let has_demo = config.env == AppEnv::Development && !is_mysql(config);
+    async move {
+        let prepare = async {
+            if migrates {
+                migrate(&store).await;
+            }
+            if has_demo && let Err(failure) = demo::offer(&store, &Passwords::default()).await {
+                failure.log();
+            }
+        };
+        if stop.run_until_cancelled(prepare).await.is_some() {
+            auth.run(stop).await;
+        }
+    }
+}
+
 /// Tries until it is done: a database that is not up yet is waited for.
 async fn migrate(store: &SharedStore) {
     let mut told = false;
     loop {
         match store.migrate().await {
             Ok(report) => {
-                tracing::info!(applied = report.applied, numbered = report.numbered_messages, "the database is up to date");
+                tracing::info!(
+                    applied = report.applied,
+                    numbered = report.numbered_messages,
+                    "the database is up to date"
+                );
                 return;
             }
             Err(StoreError::Unavailable(error)) => {
@@ -199,8 +255,16 @@ fn over_redis(redis: &RedisConfig) -> Result<Shared, BusError> {
     })?;
     let node = uuid::Uuid::new_v4().to_string();
     Ok(Shared {
-        bus: Arc::new(RedisBus::open(commands.clone(), &node, RedisBusSettings::default())),
-        presence: Arc::new(RedisPresence::new(commands.clone(), &node, PresenceSettings::default())),
+        bus: Arc::new(RedisBus::open(
+            commands.clone(),
+            &node,
+            RedisBusSettings::default(),
+        )),
+        presence: Arc::new(RedisPresence::new(
+            commands.clone(),
+            &node,
+            PresenceSettings::default(),
+        )),
         limiter: Arc::new(RedisRateLimiter::new(commands)),
     })
 }
@@ -211,4 +275,8 @@ fn in_process() -> Shared {
         presence: Arc::new(LocalPresence::new(PresenceSettings::default())),
         limiter: Arc::new(LocalRateLimiter::new()),
     }
+}
+
+fn is_mysql(config: &Config) -> bool {
+    config.database.url.expose().starts_with("mysql:")
 }

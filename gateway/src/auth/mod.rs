@@ -3,6 +3,7 @@
 
 mod access_token;
 mod account;
+mod limits;
 mod password;
 mod refresh_token;
 mod revocations;

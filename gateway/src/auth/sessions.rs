@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use shared::envelope::{Notice, Revocation, RevocationScope};
 use shared::model::User;
 use shared::{ErrorCode, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::access_token::{
-    ACCESS_TOKEN_LIFE, AccessTokens, Identity, hex, invalid, missing, new_session_id,
+    ACCESS_TOKEN_LIFE, AccessTokens, Identity, invalid, missing, new_session_id,
 };
 use super::account::{
     Login, NewAccount, PasswordChange, ProfilePatch, RefreshIn, Registration, is_storable_address,
     trimmed_address,
 };
+use super::limits::{account_key, address_key};
 use super::password::{Passwords, wrong_credentials};
 use super::refresh_token;
 use super::revocations::{POLL_INTERVAL, Revocations};
@@ -26,8 +26,8 @@ use crate::cluster::{RateLimiter, RetryAfter};
 use crate::config::Secret;
 use crate::failure::Failure;
 use crate::store::{
-    Accounts, EmailTaken, NewAdmin, NewSession, RefreshRotation, RotationOutcome, Sessions,
-    SharedStore, TokenHash,
+    Accounts, Credentials, EmailTaken, NewAdmin, NewSession, RefreshRotation, RotationOutcome,
+    Sessions, SharedStore, TokenHash,
 };
 use crate::telemetry::metrics as names;
 
@@ -36,6 +36,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How often what has expired is deleted. Nothing depends on it but the tables' size.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// How soon the first reading of the revocations is tried again.
+const FIRST_POLL_RETRY: Duration = Duration::from_millis(250);
 
 /// Signing in and out. Share it behind an `Arc`.
 pub struct AuthService {
@@ -155,7 +158,8 @@ impl AuthService {
             .register_client(&account)
             .await?
             .map_err(email_taken)?;
-        self.sign_in(user, registration.refresh_in).await
+        self.sign_in(user, &new_session_id(), registration.refresh_in)
+            .await
     }
 
     /// Signs somebody in. `INVALID_CREDENTIALS` for an unknown address, a wrong password and one that nobody can have, in
@@ -177,7 +181,7 @@ impl AuthService {
             .map(|known| known.password_hash.as_str());
         let matches = self.passwords.verify(&login.password, hash).await?;
         match credentials {
-            Some(known) if matches => self.sign_in(known.user, login.refresh_in).await,
+            Some(known) if matches => self.begin_checked(known, login.refresh_in).await,
             _ => Err(refused_credentials()),
         }
     }
@@ -309,23 +313,32 @@ impl AuthService {
     /// Keeps the revocations up to date and deletes what has expired, until `stop`. A database that is away is asked again
     /// at the next turn.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE_INTERVAL);
         prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_failing = false;
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = poll.tick() => {
-                    let outcome = self.poll_revocations().await;
-                    // Once for each outage, not every few seconds.
-                    if let Err(failure) = &outcome && !is_failing {
-                        failure.log();
-                    }
-                    is_failing = outcome.is_err();
+            let outcome = self.poll_revocations().await;
+            // Once for each outage, not every few seconds.
+            if let Err(failure) = &outcome
+                && !is_failing
+            {
+                failure.log();
+            }
+            is_failing = outcome.is_err();
+            // Nobody is let in before the first success.
+            let pause = if self.revocations.is_loaded() {
+                POLL_INTERVAL
+            } else {
+                FIRST_POLL_RETRY
+            };
+            let poll = tokio::time::sleep(pause);
+            tokio::pin!(poll);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = &mut poll => break,
+                    _ = prune.tick() => self.prune().await,
                 }
-                _ = prune.tick() => self.prune().await,
             }
         }
     }
@@ -340,17 +353,37 @@ impl AuthService {
         }
     }
 
+    /// Begins a session on a password that was right a moment ago. Comparing takes a while: a new password that was set
+    /// meanwhile has ended the sessions there were, and must not miss this one.
+    async fn begin_checked(
+        &self,
+        known: Credentials,
+        refresh_in: Option<RefreshIn>,
+    ) -> Result<SignedIn, Failure> {
+        let session = new_session_id();
+        let user = known.user.id;
+        let signed_in = self.sign_in(known.user, &session, refresh_in).await?;
+        let current = self.accounts.credentials_of(user).await?;
+        if current.is_some_and(|current| current.password_hash == known.password_hash) {
+            return Ok(signed_in);
+        }
+        self.sessions
+            .end_session(&session, user, Timestamp::now())
+            .await?;
+        Err(refused_credentials())
+    }
+
     async fn sign_in(
         &self,
         user: User,
+        session: &str,
         refresh_in: Option<RefreshIn>,
     ) -> Result<SignedIn, Failure> {
         let now = Timestamp::now();
-        let session = new_session_id();
         let (refresh, refresh_hash) = self.new_refresh();
         self.sessions
             .begin_session(&NewSession {
-                id: session.clone(),
+                id: session.to_owned(),
                 user: user.id,
                 refresh_hash,
                 at: now,
@@ -358,7 +391,7 @@ impl AuthService {
             })
             .await?;
         Ok(SignedIn {
-            token: self.tokens.issue(&user, &session, now)?,
+            token: self.tokens.issue(&user, session, now)?,
             expires_in: ACCESS_TOKEN_LIFE.as_secs(),
             user,
             refresh,
@@ -426,24 +459,6 @@ pub async fn create_admin(
     accounts.create_admin(&admin).await?.map_err(email_taken)
 }
 
-/// What a client's address is counted by. An IPv6 customer has a whole /64 to call from.
-fn address_key(remote: IpAddr) -> String {
-    match remote.to_canonical() {
-        IpAddr::V4(address) => format!("login:address:{address}"),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("login:address:{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
-    }
-}
-
-/// What an account is counted by, whether there is one or not: of one length, and no list of addresses for whoever reads
-/// Redis.
-fn account_key(email: &str) -> String {
-    let digest = Sha256::digest(email.to_lowercase());
-    format!("login:account:{}", hex(&digest[..16]))
-}
-
 fn refused_credentials() -> Failure {
     metrics::counter!(names::AUTH_FAILURES, "reason" => "credentials").increment(1);
     wrong_credentials()
@@ -458,31 +473,4 @@ fn email_taken(_: EmailTaken) -> Failure {
 
 fn user_not_found() -> Failure {
     Failure::new(ErrorCode::UserNotFound, "there is no such account")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_account_is_counted_however_it_is_written() {
-        assert_eq!(
-            account_key("Ann@Example.com"),
-            account_key("ann@example.com")
-        );
-        assert_ne!(
-            account_key("ann@example.com"),
-            account_key("bob@example.com")
-        );
-        assert!(!account_key("ann@example.com").contains("ann"));
-    }
-
-    #[test]
-    fn an_address_is_counted_by_who_has_it() {
-        let key = |text: &str| address_key(text.parse().unwrap());
-        assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
-        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
-        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-    }
 }

@@ -35,7 +35,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn announce(&self, notice: &Notice) -> Result<(), BusError>;
 
     /// Subscribes this node to rooms: what is published after this returned will be heard. Subscriptions survive a
-    /// broken link. Not counted: the caller keeps count of who wants a room.
+    /// broken link. Not counted: the caller keeps count of who wants a room. Bounded in time: on an error the rooms stay
+    /// wanted until `unsubscribe` takes them back, and the bus goes on trying; calling again tells when they are heard.
     async fn subscribe(&self, rooms: &[Room]) -> Result<(), BusError>;
 
     /// Ends the subscription to rooms. What is still under way may be heard.
@@ -59,7 +60,8 @@ pub struct Publication {
     pub envelope: Arc<Envelope>,
     /// For a conversation the bus has forgotten (long idle, or Redis came back empty): the caller vouches that every
     /// change before this `event_seq` has been published, so the bus may begin there. `None`: the bus answers
-    /// `UnknownHead` instead of guessing. An `event_seq` of 1 needs no voucher.
+    /// `UnknownHead` instead of guessing. An `event_seq` of 1 needs no voucher. A voucher beyond what the bus knows moves it
+    /// ahead (it had lost its last steps), one behind it does nothing: so it is never wrong to give one that is true.
     pub begins_at: Option<shared::EventSeq>,
 }
 
@@ -83,7 +85,8 @@ pub enum Incoming {
     Envelope(Arc<Envelope>),
     /// News for the node.
     Notice(Notice),
-    /// The link was broken and is back, with all its subscriptions: something may have been missed.
+    /// The link was broken and is back, with all its subscriptions: something may have been missed. It comes before
+    /// anything that was heard after the gap.
     Interrupted,
 }
 

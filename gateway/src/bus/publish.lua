@@ -58,21 +58,37 @@ local function set_head(head_key, seq)
   redis.call('SET', head_key, whole(seq), 'EX', head_ttl)
 end
 
+-- Sends those whose elders have all gone out by now; returns the head.
+local function release(head_key, parked_key, head)
+  if redis.call('EXISTS', parked_key) == 0 then
+    return head
+  end
+  while true do
+    local field = whole(head + 1)
+    local packed = redis.call('HGET', parked_key, field)
+    if not packed then
+      return head
+    end
+    send(cmsgpack.unpack(packed))
+    head = head + 1
+    set_head(head_key, head)
+    redis.call('HDEL', parked_key, field)
+  end
+end
+
 -- Where the conversation stands; nil if nobody knows. A voucher moves the head ahead, never back: a head behind it
 -- is what is left of a Redis that lost its last writes.
 local function stand(head_key, parked_key, seq, begins_at)
   local head = tonumber(redis.call('GET', head_key) or nil)
-  local vouched = begins_at > 0 and begins_at - 1 or nil
-  if head and vouched and vouched > head then
-    for passed = head + 1, math.min(vouched, head + window) do
-      redis.call('HDEL', parked_key, whole(passed))
+  local vouched = begins_at - 1
+  if vouched >= 0 and (not head or vouched > head) then
+    if head then
+      for passed = head + 1, math.min(vouched, head + window) do
+        redis.call('HDEL', parked_key, whole(passed))
+      end
     end
     set_head(head_key, vouched)
-    return vouched
-  end
-  if not head and vouched then
-    set_head(head_key, vouched)
-    return vouched
+    return release(head_key, parked_key, vouched)
   end
   if not head and seq == 1 then
     return 0
@@ -97,20 +113,7 @@ local function publish_in_order(head_key, parked_key, seq, begins_at, entry)
   end
   send(entry)
   set_head(head_key, seq)
-  -- Those that waited for this one.
-  local waiting = redis.call('EXISTS', parked_key) == 1
-  while waiting do
-    local field = whole(seq + 1)
-    local packed = redis.call('HGET', parked_key, field)
-    if packed then
-      seq = seq + 1
-      send(cmsgpack.unpack(packed))
-      set_head(head_key, seq)
-      redis.call('HDEL', parked_key, field)
-    else
-      waiting = false
-    end
-  end
+  release(head_key, parked_key, seq)
   return 1
 end
 

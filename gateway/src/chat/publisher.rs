@@ -250,7 +250,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Publishes the changes of an outbox entry; true when all are out.
+    /// Publishes the changes of a stale outbox entry; true when all are out.
     async fn publish_entry(&self, entry: OutboxEntry) -> Result<bool, Failure> {
         let before = EventSeq::new(entry.first.get() - 1);
         let limit = u32::try_from(entry.last.get() - before.get()).unwrap_or(LOG_PAGE);
@@ -263,7 +263,18 @@ impl Worker {
             let envelope = Arc::new(events::envelope(&logged, None, logged.at.unix_millis())?);
             publications.push(publication(&envelope));
         }
-        Ok(self.publish(&publications).await?.into_iter().all(is_out))
+        let outcomes = self.publish(&publications).await?;
+        // After this long its elder is not on its way any more: it is in the outbox, or the bus has forgotten that it was out.
+        let parked = publications
+            .iter()
+            .zip(&outcomes)
+            .find(|(_, outcome)| **outcome == PublishOutcome::Parked);
+        if let Some((Publication { envelope, .. }, _)) = parked
+            && let Some(position) = envelope.position
+        {
+            return Ok(is_out(self.publish_from_log(position, envelope).await?));
+        }
+        Ok(outcomes.into_iter().all(is_out))
     }
 }
 

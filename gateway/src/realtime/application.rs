@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{Ack, Socket};
+use crate::config::Secret;
 
 /// A program whose sockets these are.
 ///
@@ -74,16 +75,6 @@ pub struct Handshake {
     pub remote: IpAddr,
     /// The `Authorization` header, where there was one. Never logged.
     pub authorization: Option<Secret>,
-}
-
-/// A string that `Debug` never shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
-    }
 }
 
 /// A client that asks to come in.

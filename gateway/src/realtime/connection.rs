@@ -349,7 +349,8 @@ impl<R: Rider> Connection<R> {
         match self.heartbeat {
             Heartbeat::PingAt(at) if at <= now => {
                 // Counted from when it was due, unless this task was held up so long that it would be unfair.
-                let by = (at + self.settings.ping_timeout).max(now + self.settings.ping_timeout / 2);
+                let by =
+                    (at + self.settings.ping_timeout).max(now + self.settings.ping_timeout / 2);
                 self.heartbeat = Heartbeat::PongBy(by);
                 self.send_ping();
             }
@@ -484,4 +485,3 @@ pub(super) mod close_code {
     /// Not authenticated, or no more.
     pub(crate) const UNAUTHORIZED: u16 = 4401;
 }
-

@@ -79,7 +79,9 @@ impl Connections {
             }
             let left = end.saturating_duration_since(Instant::now());
             let ticks = left.as_millis() / DRAIN_TICK.as_millis() + 1;
-            let batch = links.len().div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
+            let batch = links
+                .len()
+                .div_ceil(usize::try_from(ticks).unwrap_or(usize::MAX));
             for link in links.drain(links.len() - batch..) {
                 link.outbox.end(CloseKind::Draining);
             }

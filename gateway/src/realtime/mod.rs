@@ -30,5 +30,5 @@ pub use connections::Connections;
 pub use engine_io::{EngineMessage, EngineProgram, EngineSession};
 pub use event::Event;
 pub use router::{ENGINE_IO_PATH, PLAIN_PATH, SOCKET_IO_PATH, engine_io_router, router};
-pub use settings::{Origins, Settings};
+pub use settings::Settings;
 pub use socket::{Ack, Answer, NoAnswer, Protocol, Socket};

@@ -45,7 +45,7 @@ impl<A: Application> Plain<A> {
             let upgrade = [(header::UPGRADE, "websocket")];
             return (StatusCode::UPGRADE_REQUIRED, upgrade).into_response();
         };
-        if !self.settings.origins.allow(&parts.headers) {
+        if !self.settings.allows(&parts.headers) {
             return StatusCode::FORBIDDEN.into_response();
         }
         if let Err(busy) = self.connections.admit() {

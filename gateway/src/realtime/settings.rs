@@ -6,6 +6,8 @@ use http::HeaderMap;
 use http::header;
 use ipnet::IpNet;
 
+use crate::config::Origins;
+
 /// How sockets are served.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -57,34 +59,24 @@ impl Default for Settings {
     }
 }
 
-/// Whose pages may connect: the `Origin` header's values.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// Anybody's.
-    Any,
-    /// These, as a browser writes them (`https://example.com`), and pages of this host itself.
-    Only(Vec<String>),
-}
-
-impl Origins {
-    /// Whether a request may come from where it says it comes from. Programs that are no browsers don't say.
-    pub fn allow(&self, headers: &HeaderMap) -> bool {
+impl Settings {
+    /// Whether a request may come from where it says it comes from: a page that is let in, or one of this host itself.
+    /// Programs that are no browsers don't say.
+    pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return true;
         };
-        match self {
-            Self::Any => true,
-            Self::Only(list) => origin.to_str().is_ok_and(|origin| {
-                list.iter().any(|one| one.eq_ignore_ascii_case(origin))
-                    || is_same_host(origin, headers)
-            }),
-        }
+        origin
+            .to_str()
+            .is_ok_and(|origin| self.origins.allow(origin) || is_same_host(origin, headers))
     }
 }
 
 /// Browsers send an `Origin` with a WebSocket handshake even to the page's own host.
 fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     match (origin.split_once("://"), host) {
         (Some((_, origin)), Some(host)) => origin.eq_ignore_ascii_case(host),
         _ => false,
@@ -99,12 +91,15 @@ mod tests {
 
     #[test]
     fn origins_are_listed_or_the_host_itself() {
-        let only = Origins::Only(vec!["https://a.example".to_owned()]);
+        let only = Settings {
+            origins: Origins::These(vec!["https://a.example".to_owned()]),
+            ..Settings::default()
+        };
         let allow = |origin: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_static("chat.example:5000"));
             headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
-            only.allow(&headers)
+            only.allows(&headers)
         };
         assert!(allow("https://A.example"));
         assert!(allow("http://chat.example:5000"));
@@ -117,6 +112,6 @@ mod tests {
         ] {
             assert!(!allow(other), "{other}");
         }
-        assert!(only.allow(&HeaderMap::new()));
+        assert!(only.allows(&HeaderMap::new()));
     }
 }

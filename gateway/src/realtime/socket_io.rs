@@ -154,10 +154,12 @@ impl<A: Application> Rider for SocketIo<A> {
             let fault = Fault::Unauthorized(close_code::UNAUTHORIZED);
             (since + self.settings.connect_timeout, fault)
         });
-        let partial = self
-            .partial
-            .as_ref()
-            .map(|partial| (partial.since + self.settings.request_timeout, Fault::Protocol));
+        let partial = self.partial.as_ref().map(|partial| {
+            (
+                partial.since + self.settings.request_timeout,
+                Fault::Protocol,
+            )
+        });
         alone.into_iter().chain(partial).min_by_key(|(at, _)| *at)
     }
 
@@ -177,8 +179,8 @@ impl<A: Application> Rider for SocketIo<A> {
 
 impl<A: Application> SocketIo<A> {
     fn packet(&mut self, text: &str) -> Result<Option<Work<Outcome<A::Session>>>, Fault> {
-        let packet = socket_io::decode(text, self.settings.max_attachments)
-            .map_err(|_| Fault::Protocol)?;
+        let packet =
+            socket_io::decode(text, self.settings.max_attachments).map_err(|_| Fault::Protocol)?;
         let (content, missing) = match packet.body {
             Body::Connect(auth) => return self.connect(packet.namespace, auth),
             Body::Disconnect => {

@@ -11,10 +11,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::application::{Handshake, Secret};
+use super::application::Handshake;
 use super::client_address::client_address;
 use super::connections::Busy;
 use super::settings::Settings;
+use crate::config::Secret;
 
 /// How long the connection may take to come over after the 101.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ pub(super) fn handshake(parts: &Parts, settings: &Settings) -> Handshake {
             .headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
-            .map(|value| Secret(value.to_owned())),
+            .map(|value| Secret::new(value)),
     }
 }
 

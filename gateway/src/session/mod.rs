@@ -133,7 +133,6 @@ impl Application for ChatSockets {
             .await
             .map_err(|failure| {
                 failure.log();
-                counter!(names::AUTH_FAILURES, "reason" => failure.code.as_str()).increment(1);
                 self.shared.refusal(&failure)
             })
     }
@@ -244,6 +243,6 @@ fn token(socket: &Socket, request: &ConnectRequest) -> Result<String, Failure> {
         .handshake()
         .authorization
         .as_ref()
-        .map(|header| header.0.as_str());
+        .map(|header| header.expose());
     bearer(header).map(str::to_owned)
 }

@@ -36,7 +36,12 @@ pub fn described(document: &Value) -> Vec<(String, String)> {
     let paths = document["paths"].as_object().unwrap();
     paths
         .iter()
-        .flat_map(|(path, item)| item.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())))
+        .flat_map(|(path, item)| {
+            item.as_object()
+                .unwrap()
+                .keys()
+                .map(|method| (method.clone(), path.clone()))
+        })
         .collect()
 }
 
@@ -44,7 +49,9 @@ pub fn described(document: &Value) -> Vec<(String, String)> {
 async fn every_call_of_the_contract_is_described_and_no_other() {
     let world = World::new().await;
     let described: BTreeSet<_> = described(world.document()).into_iter().collect();
-    let expected: BTreeSet<_> = CALLS.map(|(method, path)| (method.to_owned(), path.to_owned())).into();
+    let expected: BTreeSet<_> = CALLS
+        .map(|(method, path)| (method.to_owned(), path.to_owned()))
+        .into();
     assert_eq!(described, expected);
 }
 
@@ -55,15 +62,33 @@ async fn the_router_takes_the_methods_that_are_described() {
     let paths: BTreeSet<_> = described.iter().map(|(_, path)| path).collect();
     for pattern in paths {
         let path = pattern.replace("{id}", "1");
-        let mut expected: BTreeSet<String> =
-            described.iter().filter(|(_, one)| one == pattern).map(|(method, _)| method.to_uppercase()).collect();
-        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        let mut expected: BTreeSet<String> = described
+            .iter()
+            .filter(|(_, one)| one == pattern)
+            .map(|(method, _)| method.to_uppercase())
+            .collect();
+        for method in [
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ] {
             let answer = world.call(method.clone(), &path).send().await;
-            assert_eq!(answer.status == 405, !expected.contains(method.as_str()), "{method} {path}: {}", answer.text);
+            assert_eq!(
+                answer.status == 405,
+                !expected.contains(method.as_str()),
+                "{method} {path}: {}",
+                answer.text
+            );
         }
         let refused = world.call(Method::PUT, &path).send().await;
         refused.failure(405, "METHOD_NOT_ALLOWED");
-        let allowed: BTreeSet<String> = refused.header("allow").split(',').map(|one| one.trim().to_owned()).collect();
+        let allowed: BTreeSet<String> = refused
+            .header("allow")
+            .split(',')
+            .map(|one| one.trim().to_owned())
+            .collect();
         // A router that answers GET answers HEAD, too.
         if expected.contains("GET") {
             expected.insert("HEAD".to_owned());
@@ -82,14 +107,34 @@ async fn the_document_is_served_and_whole() {
     collect_references(&served.body, &mut references);
     assert!(!references.is_empty());
     for reference in references {
-        assert!(served.body.pointer(reference.trim_start_matches('#')).is_some(), "{reference} is nowhere");
+        assert!(
+            served
+                .body
+                .pointer(reference.trim_start_matches('#'))
+                .is_some(),
+            "{reference} is nowhere"
+        );
     }
-    let schemes = served.body["components"]["securitySchemes"].as_object().unwrap();
-    let ids = served.body["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let schemes = served.body["components"]["securitySchemes"]
+        .as_object()
+        .unwrap();
+    let ids = served.body["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values());
     let mut seen = BTreeSet::new();
     for operation in ids {
-        assert!(seen.insert(operation["operationId"].as_str().unwrap().to_owned()), "{operation}");
-        for scheme in operation["security"].as_array().into_iter().flatten().flat_map(|one| one.as_object().unwrap().keys()) {
+        assert!(
+            seen.insert(operation["operationId"].as_str().unwrap().to_owned()),
+            "{operation}"
+        );
+        for scheme in operation["security"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|one| one.as_object().unwrap().keys())
+        {
             assert!(schemes.contains_key(scheme), "{scheme}");
         }
     }
@@ -105,14 +150,25 @@ async fn the_documentation_is_a_page() {
     assert!(page.text.contains("swagger-ui"));
     // Nothing of it comes from elsewhere.
     assert!(!page.text.contains("://"));
-    world.get("/api/docs/nothing.js").send().await.failure(404, "NOT_FOUND");
+    world
+        .get("/api/docs/nothing.js")
+        .send()
+        .await
+        .failure(404, "NOT_FOUND");
 }
 
 fn collect_references(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => {
-            into.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
-            members.values().for_each(|value| collect_references(value, into));
+            into.extend(
+                members
+                    .get("$ref")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
+            );
+            members
+                .values()
+                .for_each(|value| collect_references(value, into));
         }
         Value::Array(items) => items.iter().for_each(|item| collect_references(item, into)),
         _ => {}

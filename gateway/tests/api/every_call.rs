@@ -14,13 +14,19 @@ fn calls(world: &World) -> Vec<(Method, String, Value)> {
         .into_iter()
         .map(|(method, path)| {
             let operation = world.document()["paths"][&path][&method].clone();
-            (method.to_uppercase().parse().unwrap(), path.replace("{id}", "1"), operation)
+            (
+                method.to_uppercase().parse().unwrap(),
+                path.replace("{id}", "1"),
+                operation,
+            )
         })
         .collect()
 }
 
 fn needs_token(operation: &Value) -> bool {
-    operation["security"].as_array().is_some_and(|schemes| schemes.iter().any(|one| one.get("bearer").is_some()))
+    operation["security"]
+        .as_array()
+        .is_some_and(|schemes| schemes.iter().any(|one| one.get("bearer").is_some()))
 }
 
 fn takes_body(operation: &Value) -> bool {
@@ -40,7 +46,11 @@ async fn all_refuse(
         if wanted(&operation) {
             let answer = prepare(world.call(method, &path)).raw(body.to_vec()).await;
             answer.failure(status, code);
-            assert_eq!(answer.header("retry-after").is_empty(), !matches!(status, 429 | 503), "{path}");
+            assert_eq!(
+                answer.header("retry-after").is_empty(),
+                !matches!(status, 429 | 503),
+                "{path}"
+            );
             asked += 1;
         }
     }
@@ -58,7 +68,11 @@ async fn a_token_is_needed_and_must_be_good() {
     refuse(&|call| call, "MISSING_TOKEN").await;
     refuse(&|call| call.token(""), "MISSING_TOKEN").await;
     refuse(&|call| call.token("nonsense"), "INVALID_TOKEN").await;
-    refuse(&|call| call.header(http::header::AUTHORIZATION, "Basic dTpw"), "INVALID_TOKEN").await;
+    refuse(
+        &|call| call.header(http::header::AUTHORIZATION, "Basic dTpw"),
+        "INVALID_TOKEN",
+    )
+    .await;
     let expired = world.expired_token(&client.user);
     refuse(&move |call| call.token(&expired), "TOKEN_EXPIRED").await;
 }
@@ -67,7 +81,14 @@ async fn a_token_is_needed_and_must_be_good() {
 async fn nobody_is_let_in_before_it_is_known_who_was_thrown_out() {
     let world = World::without_revocations().await;
     let client = world.client().await;
-    all_refuse(&world, needs_token, b"", |call| call.by(&client), (503, "SERVICE_UNAVAILABLE")).await;
+    all_refuse(
+        &world,
+        needs_token,
+        b"",
+        |call| call.by(&client),
+        (503, "SERVICE_UNAVAILABLE"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -93,14 +114,33 @@ async fn a_body_is_a_json_object_of_bounded_size() {
         all_refuse(&world, takes_body, body, prepare, expected).await;
     };
     for body in ["{", "null", "[]", "17", "\"x\"", "{}{}", "\u{feff}{}"] {
-        refuse(body.as_bytes(), "application/json", (400, "VALIDATION_ERROR")).await;
+        refuse(
+            body.as_bytes(),
+            "application/json",
+            (400, "VALIDATION_ERROR"),
+        )
+        .await;
     }
-    refuse(b"{\"x\":\"\xff\xfe\"}", "application/json", (400, "VALIDATION_ERROR")).await;
-    for content_type in ["text/plain", "application/x-www-form-urlencoded", "nonsense"] {
+    refuse(
+        b"{\"x\":\"\xff\xfe\"}",
+        "application/json",
+        (400, "VALIDATION_ERROR"),
+    )
+    .await;
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "nonsense",
+    ] {
         refuse(b"{}", content_type, (415, "UNSUPPORTED_MEDIA_TYPE")).await;
     }
     let large = format!("{{\"more\":\"{}\"}}", "x".repeat(256 * 1024));
-    refuse(large.as_bytes(), "application/json", (413, "PAYLOAD_TOO_LARGE")).await;
+    refuse(
+        large.as_bytes(),
+        "application/json",
+        (413, "PAYLOAD_TOO_LARGE"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -109,17 +149,61 @@ async fn members_of_a_wrong_type_are_named() {
     let client = world.client().await;
     for (path, body, name) in [
         ("/api/auth/register", json!({"email": 7}), "email"),
-        ("/api/auth/register", json!({"email": "a@example.com", "password": "12345678", "firstName": "A"}), "lastName"),
-        ("/api/auth/login", json!({"email": "a@example.com"}), "password"),
-        ("/api/auth/login", json!({"email": "a@b.c", "password": "x", "refreshIn": "header"}), "refreshIn"),
-        ("/api/auth/refresh", json!({"refreshToken": 7}), "refreshToken"),
-        ("/api/auth/password", json!({"currentPassword": "x"}), "newPassword"),
-        ("/api/chat/conversations", json!({"agencyId": "one"}), "agencyId"),
-        ("/api/chat/conversations/1/messages", json!({"message": 7}), "message"),
-        ("/api/chat/conversations/1/messages", json!({"message": "x", "clientMessageId": 7}), "clientMessageId"),
-        ("/api/chat/conversations/1/read", json!({"upToSeq": -1}), "upToSeq"),
-        ("/api/chat/sync", json!({"conversations": [{"conversationId": 1}]}), "afterEventSeq"),
-        ("/api/chat/sync", json!({"conversations": [{"conversationId": 0, "afterEventSeq": 0}]}), "conversationId"),
+        (
+            "/api/auth/register",
+            json!({"email": "a@example.com", "password": "12345678", "firstName": "A"}),
+            "lastName",
+        ),
+        (
+            "/api/auth/login",
+            json!({"email": "a@example.com"}),
+            "password",
+        ),
+        (
+            "/api/auth/login",
+            json!({"email": "a@b.c", "password": "x", "refreshIn": "header"}),
+            "refreshIn",
+        ),
+        (
+            "/api/auth/refresh",
+            json!({"refreshToken": 7}),
+            "refreshToken",
+        ),
+        (
+            "/api/auth/password",
+            json!({"currentPassword": "x"}),
+            "newPassword",
+        ),
+        (
+            "/api/chat/conversations",
+            json!({"agencyId": "one"}),
+            "agencyId",
+        ),
+        (
+            "/api/chat/conversations/1/messages",
+            json!({"message": 7}),
+            "message",
+        ),
+        (
+            "/api/chat/conversations/1/messages",
+            json!({"message": "x", "clientMessageId": 7}),
+            "clientMessageId",
+        ),
+        (
+            "/api/chat/conversations/1/read",
+            json!({"upToSeq": -1}),
+            "upToSeq",
+        ),
+        (
+            "/api/chat/sync",
+            json!({"conversations": [{"conversationId": 1}]}),
+            "afterEventSeq",
+        ),
+        (
+            "/api/chat/sync",
+            json!({"conversations": [{"conversationId": 0, "afterEventSeq": 0}]}),
+            "conversationId",
+        ),
     ] {
         let answer = world.post(path).by(&client).json(&body).await;
         let message = answer.failure(400, "VALIDATION_ERROR");
@@ -137,19 +221,39 @@ async fn a_database_that_is_gone_is_said_to_be_unavailable() {
             "/api/auth/register",
             json!({"email": "new@example.com", "password": "12345678", "firstName": "A", "lastName": "B"}),
         ),
-        ("/api/auth/login", json!({"email": "a@example.com", "password": "12345678"})),
+        (
+            "/api/auth/login",
+            json!({"email": "a@example.com", "password": "12345678"}),
+        ),
         ("/api/auth/refresh", json!({"refreshToken": "x".repeat(43)})),
-        ("/api/auth/password", json!({"currentPassword": "12345678", "newPassword": "87654321"})),
-        ("/api/chat/conversations/1/messages", json!({"message": "hello"})),
+        (
+            "/api/auth/password",
+            json!({"currentPassword": "12345678", "newPassword": "87654321"}),
+        ),
+        (
+            "/api/chat/conversations/1/messages",
+            json!({"message": "hello"}),
+        ),
     ];
     for (method, path, operation) in calls(&world) {
         if path == "/healthz" || path == "/readyz" {
             continue;
         }
-        let person = if method == Method::DELETE { &agent } else { &client };
-        let body = bodies.iter().find(|(one, _)| *one == path).map_or_else(|| json!({}), |(_, body)| body.clone());
+        let person = if method == Method::DELETE {
+            &agent
+        } else {
+            &client
+        };
+        let body = bodies
+            .iter()
+            .find(|(one, _)| *one == path)
+            .map_or_else(|| json!({}), |(_, body)| body.clone());
         let call = world.call(method, &path).by(person);
-        let answer = if takes_body(&operation) { call.json(&body).await } else { call.send().await };
+        let answer = if takes_body(&operation) {
+            call.json(&body).await
+        } else {
+            call.send().await
+        };
         answer.failure(503, "SERVICE_UNAVAILABLE");
         assert!(!answer.header("retry-after").is_empty());
     }
@@ -159,8 +263,23 @@ async fn a_database_that_is_gone_is_said_to_be_unavailable() {
 async fn somebody_without_an_account_any_more_is_not_found() {
     let world = World::new().await;
     let nobody = world.nobody(Role::User);
-    world.get("/api/auth/me").by(&nobody).send().await.failure(404, "USER_NOT_FOUND");
-    world.patch("/api/auth/me").by(&nobody).json(&json!({"phone": "1"})).await.failure(404, "USER_NOT_FOUND");
+    world
+        .get("/api/auth/me")
+        .by(&nobody)
+        .send()
+        .await
+        .failure(404, "USER_NOT_FOUND");
+    world
+        .patch("/api/auth/me")
+        .by(&nobody)
+        .json(&json!({"phone": "1"}))
+        .await
+        .failure(404, "USER_NOT_FOUND");
     let passwords = json!({"currentPassword": "12345678", "newPassword": "87654321"});
-    world.post("/api/auth/password").by(&nobody).json(&passwords).await.failure(404, "USER_NOT_FOUND");
+    world
+        .post("/api/auth/password")
+        .by(&nobody)
+        .json(&passwords)
+        .await
+        .failure(404, "USER_NOT_FOUND");
 }

@@ -27,8 +27,15 @@ impl Checker<'_> {
             return self.check(target.ok_or(format!("{reference} is nowhere"))?, value, at);
         }
         if let Some(either) = schema["oneOf"].as_array() {
-            let fitting = either.iter().filter(|one| self.check(one, value, at).is_ok()).count();
-            return if fitting == 1 { Ok(()) } else { Err(format!("{at}: {value} fits {fitting} of {schema}")) };
+            let fitting = either
+                .iter()
+                .filter(|one| self.check(one, value, at).is_ok())
+                .count();
+            return if fitting == 1 {
+                Ok(())
+            } else {
+                Err(format!("{at}: {value} fits {fitting} of {schema}"))
+            };
         }
         if let Some(values) = schema["enum"].as_array()
             && !values.contains(value)
@@ -55,7 +62,9 @@ impl Checker<'_> {
         let is = |name: &str| match name {
             "null" => value.is_null(),
             "boolean" => value.is_boolean(),
-            "integer" => value.is_i64() || (self.side == Side::Sent && value.as_str().is_some_and(is_digits)),
+            "integer" => {
+                value.is_i64() || (self.side == Side::Sent && value.as_str().is_some_and(is_digits))
+            }
             "string" => value.is_string(),
             "array" => value.is_array(),
             "object" => value.is_object(),
@@ -70,15 +79,30 @@ impl Checker<'_> {
 
     /// Times have milliseconds and `Z`.
     fn check_time(&self, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
-        let (Some("date-time"), Some(text)) = (schema["format"].as_str(), value.as_str()) else { return Ok(()) };
+        let (Some("date-time"), Some(text)) = (schema["format"].as_str(), value.as_str()) else {
+            return Ok(());
+        };
         let parsed = chrono::DateTime::parse_from_rfc3339(text);
-        let is_good = parsed.is_ok() && text.len() == "2023-11-14T22:13:20.000Z".len() && text.ends_with('Z');
-        if is_good { Ok(()) } else { Err(format!("{at}: {text} is no time")) }
+        let is_good =
+            parsed.is_ok() && text.len() == "2023-11-14T22:13:20.000Z".len() && text.ends_with('Z');
+        if is_good {
+            Ok(())
+        } else {
+            Err(format!("{at}: {text} is no time"))
+        }
     }
 
     fn check_members(&self, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
-        let (Some(object), Some(members)) = (value.as_object(), schema["properties"].as_object()) else { return Ok(()) };
-        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let (Some(object), Some(members)) = (value.as_object(), schema["properties"].as_object())
+        else {
+            return Ok(());
+        };
+        for name in schema["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !object.contains_key(name) {
                 return Err(format!("{at}: {name} is missing"));
             }

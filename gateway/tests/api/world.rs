@@ -82,7 +82,8 @@ impl World {
     }
 
     async fn build(settings: &[(&str, &str)], has_revocations: bool) -> Self {
-        let directory = std::env::temp_dir().join(format!("chat-test-api-{:016x}", rand::random::<u64>()));
+        let directory =
+            std::env::temp_dir().join(format!("chat-test-api-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&directory).unwrap();
         let url = format!("sqlite://{}/chat.db", directory.display());
         let mut values = BTreeMap::from(
@@ -94,14 +95,22 @@ impl World {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        values.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        values.extend(
+            settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
         let config = Config::from_map(&values).unwrap();
 
         let store = store::open(&store::Settings::new(url)).unwrap();
         store.migrate().await.unwrap();
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
-        let foundations =
-            Foundations { store: store.clone(), bus: bus.clone(), presence: Arc::<LocalPresence>::default(), writers: 1 };
+        let foundations = Foundations {
+            store: store.clone(),
+            bus: bus.clone(),
+            presence: Arc::<LocalPresence>::default(),
+            writers: 1,
+        };
         // The chat's tasks end with the test's runtime.
         let (chat, _) = Chat::start(foundations);
         let secret = config.jwt_secret().unwrap();
@@ -117,7 +126,11 @@ impl World {
             auth.poll_revocations().await.unwrap();
         }
         let readiness = Arc::new(Readiness::new());
-        let state = api::State { chat: chat.clone(), auth, readiness: readiness.clone() };
+        let state = api::State {
+            chat: chat.clone(),
+            auth,
+            readiness: readiness.clone(),
+        };
         Self {
             store,
             chat,
@@ -137,7 +150,10 @@ impl World {
 
     /// An address that nobody has.
     pub fn fresh_email(&self, name: &str) -> String {
-        format!("{name}-{}@example.com", self.next.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{name}-{}@example.com",
+            self.next.fetch_add(1, Ordering::Relaxed)
+        )
     }
 
     /// A client that never signs in: it is given a token.
@@ -152,7 +168,14 @@ impl World {
             country: None,
             at: Timestamp::now(),
         };
-        self.signed_in(self.store.register_client(&account).await.unwrap().ok().unwrap())
+        self.signed_in(
+            self.store
+                .register_client(&account)
+                .await
+                .unwrap()
+                .ok()
+                .unwrap(),
+        )
     }
 
     /// An agent, likewise.
@@ -164,7 +187,14 @@ impl World {
             last_name: None,
             at: Timestamp::now(),
         };
-        self.signed_in(self.store.create_admin(&account).await.unwrap().ok().unwrap())
+        self.signed_in(
+            self.store
+                .create_admin(&account)
+                .await
+                .unwrap()
+                .ok()
+                .unwrap(),
+        )
     }
 
     /// A good token of somebody who is in no table.
@@ -187,19 +217,32 @@ impl World {
     /// A token of somebody that ended an hour ago.
     pub fn expired_token(&self, user: &User) -> String {
         let then = Timestamp(Timestamp::now().0 - chrono::TimeDelta::hours(2));
-        self.tokens.issue(user, &uuid::Uuid::now_v7().to_string(), then).unwrap()
+        self.tokens
+            .issue(user, &uuid::Uuid::now_v7().to_string(), then)
+            .unwrap()
     }
 
     fn signed_in(&self, user: User) -> Person {
-        let token = self.tokens.issue(&user, &uuid::Uuid::now_v7().to_string(), Timestamp::now()).unwrap();
+        let token = self
+            .tokens
+            .issue(&user, &uuid::Uuid::now_v7().to_string(), Timestamp::now())
+            .unwrap();
         Person { user, token }
     }
 
     /// Opens a conversation; returns its path.
     pub async fn converse(&self, client: &Person, agent: &Person) -> String {
         let body = json!({ "agencyId": agent.id() });
-        let answer = self.post("/api/chat/conversations").by(client).json(&body).await;
-        assert!(matches!(answer.status.as_u16(), 200 | 201), "{}", answer.body);
+        let answer = self
+            .post("/api/chat/conversations")
+            .by(client)
+            .json(&body)
+            .await;
+        assert!(
+            matches!(answer.status.as_u16(), 200 | 201),
+            "{}",
+            answer.body
+        );
         format!("/api/chat/conversations/{}", answer.body["data"]["id"])
     }
 
@@ -220,7 +263,13 @@ impl World {
     }
 
     pub fn call(&self, method: Method, path: &str) -> Call<'_> {
-        Call { world: self, method, path: path.to_owned(), headers: HeaderMap::new(), peer: IpAddr::from(PEER) }
+        Call {
+            world: self,
+            method,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            peer: IpAddr::from(PEER),
+        }
     }
 
     /// The document's description of a call, for a path with real ids.
@@ -229,7 +278,10 @@ impl World {
         let fits = |pattern: &str| {
             let (mut one, mut other) = (pattern.split('/'), path.split('/'));
             pattern.split('/').count() == path.split('/').count()
-                && one.by_ref().zip(other.by_ref()).all(|(part, real)| part == real || part.starts_with('{'))
+                && one
+                    .by_ref()
+                    .zip(other.by_ref())
+                    .all(|(part, real)| part == real || part.starts_with('{'))
         };
         let items = self.document["paths"].as_object()?;
         let (_, item) = items.iter().find(|(pattern, _)| fits(pattern))?;
@@ -238,14 +290,26 @@ impl World {
 
     /// Panics where an answer is not as the document says.
     fn hold_against_document(&self, call: &Call<'_>, sent: &[u8], answer: &Answer) {
-        let Some(operation) = self.operation(&call.method, &call.path) else { return };
+        let Some(operation) = self.operation(&call.method, &call.path) else {
+            return;
+        };
         let (method, path, status) = (&call.method, &call.path, answer.status.as_u16());
         let response = &operation["responses"][status.to_string()];
-        assert!(response.is_object(), "{method} {path} answers {status}, which is not described: {}", answer.body);
+        assert!(
+            response.is_object(),
+            "{method} {path} answers {status}, which is not described: {}",
+            answer.body
+        );
         let expected = &response["content"]["application/json"]["schema"];
         if expected.is_null() {
-            assert!(answer.body.is_null(), "{method} {path} {status} is described without a body: {}", answer.body);
-        } else if let Err(fault) = schema::check(&self.document, expected, &answer.body, Side::Answered) {
+            assert!(
+                answer.body.is_null(),
+                "{method} {path} {status} is described without a body: {}",
+                answer.body
+            );
+        } else if let Err(fault) =
+            schema::check(&self.document, expected, &answer.body, Side::Answered)
+        {
             panic!("{method} {path} {status}: {fault}: {}", answer.body);
         }
         let described = &operation["requestBody"]["content"]["application/json"]["schema"];
@@ -284,11 +348,15 @@ impl Call<'_> {
     }
 
     pub fn cookie(self, refresh_token: &str) -> Self {
-        self.header(COOKIE, &format!("theme=dark; refresh_token={refresh_token}"))
+        self.header(
+            COOKIE,
+            &format!("theme=dark; refresh_token={refresh_token}"),
+        )
     }
 
     pub fn header(mut self, name: HeaderName, value: &str) -> Self {
-        self.headers.append(name, HeaderValue::from_str(value).unwrap());
+        self.headers
+            .append(name, HeaderValue::from_str(value).unwrap());
         self
     }
 
@@ -304,7 +372,9 @@ impl Call<'_> {
 
     /// Sends it with a body of JSON.
     pub async fn json(self, body: &Value) -> Answer {
-        self.header(CONTENT_TYPE, "application/json").raw(body.to_string().into_bytes()).await
+        self.header(CONTENT_TYPE, "application/json")
+            .raw(body.to_string().into_bytes())
+            .await
     }
 
     /// Sends it with these bytes, and no other header than were given.
@@ -316,16 +386,34 @@ impl Call<'_> {
 
     /// Sends it with a body of any kind.
     pub async fn body(&self, body: Body) -> Answer {
-        let mut request = Request::builder().method(self.method.clone()).uri(&self.path).body(body).unwrap();
+        let mut request = Request::builder()
+            .method(self.method.clone())
+            .uri(&self.path)
+            .body(body)
+            .unwrap();
         *request.headers_mut() = self.headers.clone();
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(self.peer, 4711)));
+        request
+            .extensions_mut()
+            .insert(ConnectInfo(SocketAddr::new(self.peer, 4711)));
         let response = self.world.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 10_000_000).await.unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let is_json = parts.headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/json");
-        let body = if is_json { serde_json::from_slice(&bytes).unwrap() } else { Value::Null };
-        Answer { status: parts.status, headers: parts.headers, body, text }
+        let is_json = parts
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value == "application/json");
+        let body = if is_json {
+            serde_json::from_slice(&bytes).unwrap()
+        } else {
+            Value::Null
+        };
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+            text,
+        }
     }
 }
 
@@ -357,7 +445,12 @@ impl Answer {
     /// Asserts a failure; returns its message.
     #[track_caller]
     pub fn failure(&self, status: u16, code: &str) -> &str {
-        assert_eq!((self.status.as_u16(), self.body["error"]["code"].as_str()), (status, Some(code)), "{}", self.text);
+        assert_eq!(
+            (self.status.as_u16(), self.body["error"]["code"].as_str()),
+            (status, Some(code)),
+            "{}",
+            self.text
+        );
         assert_eq!(self.body["success"], false);
         let message = self.body["error"]["message"].as_str().unwrap_or_default();
         assert!(!message.is_empty());
@@ -366,7 +459,10 @@ impl Answer {
 
     /// A header as text; empty where it is not there.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+            .unwrap_or_default()
     }
 
     /// The refresh token's cookie: its value and its attributes, in lower case.
@@ -374,6 +470,12 @@ impl Answer {
         let cookie = self.headers.get(SET_COOKIE)?.to_str().unwrap();
         let (pair, attributes) = cookie.split_once(';').unwrap();
         let value = pair.strip_prefix("refresh_token=").unwrap().to_owned();
-        Some((value, attributes.split(';').map(|attribute| attribute.trim().to_lowercase()).collect()))
+        Some((
+            value,
+            attributes
+                .split(';')
+                .map(|attribute| attribute.trim().to_lowercase())
+                .collect(),
+        ))
     }
 }

@@ -14,14 +14,14 @@ use gateway::bus::redis::RedisSettings;
 /// # Panics
 ///
 /// If there is none.
-pub fn shared_redis() -> RedisSettings {
+pub(crate) fn shared_redis() -> RedisSettings {
     let url = std::env::var("TEST_REDIS_URL")
         .expect("TEST_REDIS_URL names no Redis: run the tests with `make test`");
     own_names(url)
 }
 
 /// A Redis of this test's own, empty at every start.
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     port: u16,
     directory: PathBuf,
     process: Option<Child>,
@@ -29,14 +29,14 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// Starts one on a free port.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut server = Self::reserve();
         server.restart();
         server
     }
 
-    /// Finds a place for one that does not run yet.
-    pub fn reserve() -> Self {
+    /// Finds a free port for one that does not run yet.
+    pub(crate) fn reserve() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         let directory =
@@ -49,12 +49,16 @@ impl RedisServer {
         }
     }
 
-    pub fn settings(&self) -> RedisSettings {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn settings(&self) -> RedisSettings {
         own_names(format!("redis://127.0.0.1:{}/", self.port))
     }
 
     /// Starts it, empty, on the same port.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         let mut process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -74,7 +78,7 @@ impl RedisServer {
         std::thread::spawn(move || said.for_each(drop));
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().expect("a process of our own");
             process.wait().expect("its end");
@@ -82,11 +86,11 @@ impl RedisServer {
     }
 
     /// Stops it from answering, with its connections open: to a client it looks like a link that was cut silently.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
 
@@ -99,7 +103,7 @@ impl RedisServer {
     }
 
     /// Asks it something on a connection of its own.
-    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client =
             redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).expect("an address");
         let mut connection = client

@@ -51,31 +51,32 @@ impl Heads {
         }
     }
 
-    /// Whose turn it is. A voucher (`Publication::begins_at`) moves the head ahead, never back: a head that is behind
-    /// it has missed something that did go out.
-    pub(super) fn turn(&mut self, at: Position, begins_at: Option<EventSeq>) -> Turn {
-        let vouched = begins_at.map(|first| EventSeq::new((first.get() - 1).max(0)));
-        let Some(head) = self.touch(at.conversation) else {
-            let last = match vouched {
-                Some(last) => last,
-                None if at.event_seq == EventSeq::ZERO.next() => EventSeq::ZERO,
-                None => return Turn::Unknown,
-            };
-            self.insert(
-                at.conversation,
-                Head {
-                    last,
-                    early: BTreeMap::new(),
-                },
-            );
-            return turn_after(last, at.event_seq);
-        };
-        if let Some(last) = vouched
-            && last > head.last
-        {
-            head.advance(last);
+    /// Takes a voucher (`Publication::begins_at`). It moves the head ahead, never back: a head behind it has missed
+    /// something that did go out.
+    pub(super) fn vouch(&mut self, conversation: ConversationId, begins_at: EventSeq) {
+        let vouched = EventSeq::new((begins_at.get() - 1).max(0));
+        match self.touch(conversation) {
+            Some(head) if head.last < vouched => head.advance(vouched),
+            Some(_) => {}
+            None => self.insert(conversation, Head::at(vouched)),
         }
-        turn_after(head.last, at.event_seq)
+    }
+
+    /// What a position means just now.
+    pub(super) fn turn(&mut self, at: Position) -> Turn {
+        let last = match self.touch(at.conversation) {
+            Some(head) => head.last,
+            None if at.event_seq == EventSeq::ZERO.next() => {
+                self.insert(at.conversation, Head::at(EventSeq::ZERO));
+                EventSeq::ZERO
+            }
+            None => return Turn::Unknown,
+        };
+        match at.event_seq {
+            seq if seq <= last => Turn::Past,
+            seq if seq == last.next() => Turn::Now,
+            _ => Turn::Early,
+        }
     }
 
     /// Keeps an early one until its turn. Beyond the window it is not kept: its publisher still has it.
@@ -117,17 +118,16 @@ impl Heads {
 }
 
 impl Head {
+    fn at(last: EventSeq) -> Self {
+        Self {
+            last,
+            early: BTreeMap::new(),
+        }
+    }
+
     fn advance(&mut self, last: EventSeq) {
         self.last = last;
         self.early = self.early.split_off(&last.next());
-    }
-}
-
-fn turn_after(last: EventSeq, seq: EventSeq) -> Turn {
-    match seq {
-        seq if seq <= last => Turn::Past,
-        seq if seq == last.next() => Turn::Now,
-        _ => Turn::Early,
     }
 }
 
@@ -155,38 +155,28 @@ mod tests {
     fn the_longest_idle_are_forgotten_and_their_number_is_bounded() {
         let mut heads = Heads::new(8, 4);
         for id in 1..=100 {
-            assert_eq!(heads.turn(at(id, 1), None), Turn::Now);
+            assert_eq!(heads.turn(at(id, 1)), Turn::Now);
             heads.passed(at(id, 1));
             // In use all the time.
-            assert_ne!(heads.turn(at(1, 2), None), Turn::Unknown);
+            assert_ne!(heads.turn(at(1, 2)), Turn::Unknown);
             assert!(heads.young.len() + heads.old.len() <= 8);
         }
-        assert_eq!(heads.turn(at(2, 2), None), Turn::Unknown);
-        assert_eq!(heads.turn(at(100, 2), None), Turn::Now);
-    }
-
-    #[test]
-    fn a_voucher_moves_a_head_ahead_and_never_back() {
-        let mut heads = Heads::new(8, 4);
-        assert_eq!(heads.turn(at(1, 7), None), Turn::Unknown);
-        assert_eq!(heads.turn(at(1, 7), Some(EventSeq::new(6))), Turn::Early);
-        heads.park(at(1, 7), &envelope(at(1, 7)));
-        assert_eq!(heads.turn(at(1, 8), Some(EventSeq::new(8))), Turn::Now);
-        assert_eq!(heads.turn(at(1, 7), Some(EventSeq::new(2))), Turn::Past);
-        assert!(heads.waiting(ConversationId::new(1)).is_none());
+        assert_eq!(heads.turn(at(2, 2)), Turn::Unknown);
+        assert_eq!(heads.turn(at(100, 2)), Turn::Now);
     }
 
     #[test]
     fn what_comes_too_early_is_not_kept() {
         let mut heads = Heads::new(8, 4);
-        for seq in [5, 2] {
-            assert_eq!(heads.turn(at(1, seq), Some(EventSeq::new(1))), Turn::Early);
-            heads.park(at(1, seq), &envelope(at(1, seq)));
-        }
         let next = |heads: &mut Heads| {
             let waiting = heads.waiting(ConversationId::new(1))?;
             waiting.position
         };
+        heads.vouch(ConversationId::new(1), EventSeq::new(1));
+        for seq in [5, 2] {
+            assert_eq!(heads.turn(at(1, seq)), Turn::Early);
+            heads.park(at(1, seq), &envelope(at(1, seq)));
+        }
         heads.passed(at(1, 1));
         assert_eq!(next(&mut heads), Some(at(1, 2)));
         heads.passed(at(1, 4));

@@ -92,15 +92,20 @@ impl LocalBus {
     }
 
     async fn publish_one(&self, publication: &Publication) -> Result<PublishOutcome, BusError> {
+        let envelope = &publication.envelope;
+        if let (Some(at), Some(begins_at)) = (envelope.position, publication.begins_at) {
+            self.state.lock().heads.vouch(at.conversation, begins_at);
+            self.release(at.conversation).await;
+        }
         let mut permit = None;
         let outcome = loop {
-            match self.try_publish(publication, &mut permit)? {
+            match self.try_publish(envelope, &mut permit)? {
                 Ok(outcome) => break outcome,
                 // Once more around after the wait: somebody may have published the same meanwhile.
                 Err(Full) => permit = Some(self.wait_for_room().await?),
             }
         };
-        if let (PublishOutcome::Published, Some(at)) = (outcome, publication.envelope.position) {
+        if let (PublishOutcome::Published, Some(at)) = (outcome, envelope.position) {
             self.release(at.conversation).await;
         }
         Ok(outcome)
@@ -109,10 +114,9 @@ impl LocalBus {
     /// One attempt that does not wait: decides and hands on in one step.
     fn try_publish(
         &self,
-        publication: &Publication,
+        envelope: &Arc<Envelope>,
         permit: &mut Option<Permit>,
     ) -> Result<Result<PublishOutcome, Full>, BusError> {
-        let envelope = &publication.envelope;
         let mut state = self.state.lock();
         if state.queue.is_none() {
             return Err(closed());
@@ -122,7 +126,7 @@ impl LocalBus {
                 .hand_on(envelope, permit)
                 .map(|()| PublishOutcome::Published));
         };
-        Ok(match state.heads.turn(at, publication.begins_at) {
+        Ok(match state.heads.turn(at) {
             Turn::Past => Ok(PublishOutcome::Repeat),
             Turn::Unknown => Ok(PublishOutcome::UnknownHead),
             Turn::Early => {

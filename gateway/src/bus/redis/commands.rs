@@ -63,7 +63,7 @@ pub struct Commands {
 
 struct Inner {
     pool: Pool,
-    /// The connection of `invoke_in_line`, out of the pool for as long as it works: the pool's check of a connection at
+    /// The connection of the `_in_line` calls, out of the pool for as long as it works: the pool's check of a connection at
     /// every checkout costs a round trip, which would double the way of each message.
     line: Mutex<Option<MultiplexedConnection>>,
     /// For connections that are not the pool's.
@@ -92,7 +92,7 @@ impl Commands {
             .url
             .as_str()
             .into_connection_info()
-            .map_err(|error| unavailable(hide_address(error)))?;
+            .map_err(|error| unavailable(hide_address(&error)))?;
         let timing = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.command_timeout));
@@ -153,24 +153,35 @@ impl Commands {
         .await
     }
 
-    /// Runs a script on the one connection that all such calls share: they reach Redis in the order made, without the
-    /// pool's check before each.
+    /// Asks one thing on the line: the one connection that all such calls share. They reach Redis in the order made,
+    /// without the pool's check before each.
+    pub(crate) async fn query_in_line<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+    ) -> Result<T, BusError> {
+        let answer = self.bounded(async {
+            let mut line = self.line().await?;
+            command.query_async(&mut line).await.map_err(unavailable)
+        });
+        self.keep_line_if(answer.await)
+    }
+
+    /// Runs a script on the line.
     pub(crate) async fn invoke_in_line<T: FromRedisValue>(
         &self,
         call: &ScriptInvocation<'_>,
     ) -> Result<T, BusError> {
-        let answer = self
-            .bounded(async {
-                let mut connection = self.line().await?;
-                call.invoke_async(&mut connection)
-                    .await
-                    .map_err(unavailable)
-            })
-            .await;
-        if answer.is_err() {
-            *self.inner.line.lock() = None;
-        }
-        answer
+        let answer = self.bounded(async {
+            let mut line = self.line().await?;
+            call.invoke_async(&mut line).await.map_err(unavailable)
+        });
+        self.keep_line_if(answer.await)
+    }
+
+    /// Lets go of every connection that nobody uses just now: they may lead nowhere.
+    pub(super) fn start_afresh(&self) {
+        *self.inner.line.lock() = None;
+        self.inner.pool.retain(|_, _| false);
     }
 
     /// A connection that hears what it subscribes to: each push goes to `ear`.
@@ -204,6 +215,13 @@ impl Commands {
         Ok(line.get_or_insert(fresh).clone())
     }
 
+    fn keep_line_if<T>(&self, answer: Result<T, BusError>) -> Result<T, BusError> {
+        if answer.is_err() {
+            *self.inner.line.lock() = None;
+        }
+        answer
+    }
+
     async fn bounded<T>(
         &self,
         work: impl Future<Output = Result<T, BusError>>,
@@ -235,7 +253,7 @@ pub(crate) fn unavailable(error: impl std::error::Error + Send + Sync + 'static)
 }
 
 /// What is wrong with an address, without the address.
-fn hide_address(error: RedisError) -> RedisError {
+fn hide_address(error: &RedisError) -> RedisError {
     RedisError::from((error.kind(), "not a Redis address"))
 }
 
@@ -250,11 +268,11 @@ mod tests {
             "rediss://somebody:sesame@127.0.0.1:1/",
         ] {
             let settings = RedisSettings::new(url);
-            let commands = Commands::open(&settings).unwrap();
+            let commands = Commands::open(&settings).expect("an address");
             assert!(!format!("{settings:?} {commands:?}").contains("sesame"));
         }
         for url in ["sesame", "redis://x:sesame@:::", "http://x:sesame@y/"] {
-            let error = Commands::open(&RedisSettings::new(url)).unwrap_err();
+            let error = Commands::open(&RedisSettings::new(url)).expect_err("no address");
             assert!(
                 !format!("{error} {error:?}").contains("sesame"),
                 "{error:?}"

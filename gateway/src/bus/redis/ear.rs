@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{PushInfo, PushKind, Value};
 use shared::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::echo::Echo;
 use super::frame::Frame;
 use crate::bus::{Incoming, metrics};
 
@@ -20,7 +21,7 @@ use crate::bus::{Incoming, metrics};
 pub(super) struct Channels {
     /// For all nodes: notices.
     pub(super) nodes: String,
-    /// For this node alone: what `check` listens for.
+    /// For this node alone: its `Echo`.
     pub(super) own: String,
 }
 
@@ -41,8 +42,8 @@ pub(super) struct Ear {
     most_bytes: usize,
     /// The place of the frame taken last: an envelope comes once for each of its channels, one right after the other.
     last: Mutex<Box<[u8]>>,
-    /// The highest number heard on the node's own channel. `check` waits on the other end.
-    echo: watch::Sender<u64>,
+    /// What is heard on the node's own channel.
+    echo: Arc<Echo>,
     /// Told when this connection is no more, or must be no more. The link waits on it.
     broken: CancellationToken,
 }
@@ -62,7 +63,7 @@ impl Ear {
     pub(super) fn new(
         channels: Channels,
         bounds: Bounds,
-        echo: watch::Sender<u64>,
+        echo: Arc<Echo>,
         broken: CancellationToken,
     ) -> (Self, Backlog) {
         let (sender, heard) = mpsc::channel(bounds.frames.max(1));
@@ -81,14 +82,12 @@ impl Ear {
 
     fn message(&self, channel: &[u8], payload: Vec<u8>) {
         if channel == self.channels.own.as_bytes() {
-            let number = std::str::from_utf8(&payload)
+            if let Some(number) = std::str::from_utf8(&payload)
                 .ok()
-                .and_then(|n| n.parse().ok());
-            self.echo.send_if_modified(|highest| {
-                let higher = number.filter(|&number: &u64| number > *highest);
-                *highest = higher.unwrap_or(*highest);
-                higher.is_some()
-            });
+                .and_then(|n| n.parse().ok())
+            {
+                self.echo.heard(number);
+            }
         } else if channel == self.channels.nodes.as_bytes() {
             self.put(Heard::Notice(payload));
         } else if self.is_new(&payload) {

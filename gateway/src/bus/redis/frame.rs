@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_a_line_and_a_payload() {
-        let frame = Frame::split(b"9f3a:12:1700000000000\n{\"a\":\"\n\"}").unwrap();
+        let frame = Frame::split(b"9f3a:12:1700000000000\n{\"a\":\"\n\"}").expect("a frame");
         assert_eq!(frame.place, b"9f3a:12");
         assert_eq!(frame.sent_at, 1_700_000_000_000);
         assert_eq!(frame.payload, b"{\"a\":\"\n\"}");

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::commands::{Commands, unavailable};
 use super::ear::{Backlog, Bounds, Channels, Ear};
+use super::echo::{Echo, Silence};
 use super::wishes::{Wishes, Work};
 use crate::bus::{BusError, Incoming, metrics};
 
@@ -38,8 +39,8 @@ pub(super) struct Link {
     pub(super) fulfilled: watch::Sender<u64>,
     /// Whether a connection stands, with all its subscriptions.
     pub(super) up: watch::Sender<bool>,
-    /// What was heard on the node's own channel. `check` waits on the other end.
-    pub(super) echo: watch::Sender<u64>,
+    /// The node's calls to itself.
+    pub(super) echo: Arc<Echo>,
     /// To `hand_on`. One slot: while a backlog is read and one waits, no further connection is made.
     pub(super) stages: mpsc::Sender<Stage>,
     pub(super) closing: CancellationToken,
@@ -97,9 +98,11 @@ impl Link {
                 }
             };
             if !after_gap {
-                tracing::warn!(error = %failure, "the subscription link is lost");
+                tracing::warn!(error = %failure, "the subscription link is down");
             }
             after_gap = true;
+            // What ended the link likely ended those for commands: the first to publish again shall not find that out.
+            self.commands.start_afresh();
             tokio::select! {
                 () = tokio::time::sleep(jittered(wait)) => {}
                 () = self.closing.cancelled() => return,
@@ -113,7 +116,7 @@ impl Link {
         let (ear, backlog) = Ear::new(
             self.channels.clone(),
             self.settings.bounds,
-            self.echo.clone(),
+            Arc::clone(&self.echo),
             broken.clone(),
         );
         let connection = self.commands.listen(ear).await.map_err(unavailable)?;
@@ -125,19 +128,20 @@ impl Link {
         Ok((live, backlog))
     }
 
-    /// Fulfils wishes and probes, until the connection is lost (an error) or the bus closes.
+    /// Fulfils wishes, and watches, until the connection is lost (an error) or the bus closes.
     async fn serve(&self, mut live: Live) -> Result<(), BusError> {
-        let mut probe = interval(self.settings.probe_every);
-        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Beside the wishes, so that nobody who subscribes waits for a probe.
+        let watch = self.watch(live.connection.clone(), live.broken.clone());
+        tokio::pin!(watch);
         loop {
             tokio::select! {
                 () = self.closing.cancelled() => return Ok(()),
                 () = live.broken.cancelled() => return Err(lost()),
+                failure = &mut watch => return Err(failure),
                 () = self.wishes.rung() => {
                     let work = self.wishes.changes();
                     self.fulfil(&mut live, work).await?;
                 }
-                _ = probe.tick() => self.probe(&mut live).await?,
             }
         }
     }
@@ -160,11 +164,28 @@ impl Link {
         answer(&live.broken, self.commands.timeout(), done).await
     }
 
-    /// A link that was cut silently looks idle: only an answer proves that it is not.
-    async fn probe(&self, live: &mut Live) -> Result<(), BusError> {
+    /// Watches a connection until it is lost. One that was cut silently looks idle, and one to a Redis that is not the one
+    /// for commands any more (a failover) looks well: only an answer, and an echo, prove that they are not.
+    async fn watch(
+        &self,
+        mut connection: MultiplexedConnection,
+        broken: CancellationToken,
+    ) -> BusError {
         let ping = redis::cmd("PING");
-        let done = async { ping.query_async::<()>(&mut live.connection).await };
-        answer(&live.broken, self.settings.probe_timeout, done).await
+        let mut probe = interval(self.settings.probe_every);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            probe.tick().await;
+            let within = self.settings.probe_timeout;
+            let done = async { ping.query_async::<()>(&mut connection).await };
+            if let Err(failure) = answer(&broken, within, done).await {
+                return failure;
+            }
+            // A call that did not get out says nothing about the way in.
+            if let Err(Silence::Deaf(failure)) = self.echo.call(&self.commands, within).await {
+                return failure;
+            }
+        }
     }
 
     fn names(&self, rooms: &[Room]) -> Vec<String> {

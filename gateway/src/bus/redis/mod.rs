@@ -1,14 +1,19 @@
 //! The bus between nodes: Redis pub/sub, a channel for each room, and a script (`publish.lua`) that keeps the order. The
-//! parts: `commands` is the way to Redis, `link` the way back with its `ear` and `wishes`, `frame` what travels.
+//! parts: `commands` is the way to Redis, `link` the way back with its `ear` and `wishes`, `frame` what travels, `echo` the proof.
+//!
+//! One Redis (6 or later), or one that fails over to a replica under the same address; not a Redis Cluster, whose nodes do
+//! not share a script's keys.
 
 mod commands;
 mod ear;
+mod echo;
 mod frame;
 mod link;
 mod wishes;
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -24,6 +29,7 @@ use super::{Bus, BusError, Incoming, Publication, PublishOutcome, metrics};
 pub(crate) use commands::unavailable;
 pub use commands::{Commands, RedisSettings};
 use ear::{Bounds, Channels};
+use echo::Echo;
 use link::{Link, LinkSettings, hand_on, room_channel};
 use wishes::Wishes;
 
@@ -85,10 +91,8 @@ pub struct RedisBus {
     fulfilled: watch::Receiver<u64>,
     /// From the link: whether it stands.
     up: watch::Receiver<bool>,
-    /// From the link: the last number it heard on this node's own channel.
-    echo: watch::Receiver<u64>,
-    /// The numbers that `check` sends itself.
-    checks: AtomicU64,
+    /// The node's calls to itself; the link hears them.
+    echo: Arc<Echo>,
     /// The relay's end, until it is taken.
     incoming: Mutex<Option<mpsc::Receiver<Incoming>>>,
     /// The link's and `hand_on`'s tasks, until they are closed.
@@ -119,7 +123,7 @@ impl RedisBus {
         let closing = CancellationToken::new();
         let (fulfilled_sender, fulfilled) = watch::channel(0);
         let (up_sender, up) = watch::channel(false);
-        let (echo_sender, echo) = watch::channel(0);
+        let echo = Arc::new(Echo::new(channels.own.clone()));
         let (relay, incoming) = mpsc::channel(settings.queue.max(1));
         let (stages, staged) = mpsc::channel(1);
         let link = Link {
@@ -139,7 +143,7 @@ impl RedisBus {
             wishes: Arc::clone(&wishes),
             fulfilled: fulfilled_sender,
             up: up_sender,
-            echo: echo_sender,
+            echo: Arc::clone(&echo),
             stages,
             closing: closing.clone(),
         };
@@ -156,7 +160,6 @@ impl RedisBus {
             fulfilled,
             up,
             echo,
-            checks: AtomicU64::new(0),
             incoming: Mutex::new(Some(incoming)),
             tasks: Mutex::new(tasks),
             closed: AtomicBool::new(false),
@@ -233,7 +236,12 @@ impl Bus for RedisBus {
         self.is_open()?;
         let version = self.wishes.add(rooms);
         let mut fulfilled = self.fulfilled.clone();
-        heard_within(&self.commands, fulfilled.wait_for(|done| *done >= version)).await
+        let done = fulfilled.wait_for(|done| *done >= version);
+        match tokio::time::timeout(self.commands.timeout(), done).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(ended)) => Err(unavailable(ended)),
+            Err(late) => Err(unavailable(late)),
+        }
     }
 
     async fn unsubscribe(&self, rooms: &[Room]) -> Result<(), BusError> {
@@ -250,13 +258,8 @@ impl Bus for RedisBus {
         if !*self.up.borrow() {
             return Err(BusError("the subscription link is down".into()));
         }
-        // Out and in again: proves both ways at once, and that they end at the same Redis.
-        let number = self.checks.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&self.channels.own).arg(number);
-        self.commands.query::<()>(&publish).await?;
-        let mut echo = self.echo.clone();
-        heard_within(&self.commands, echo.wait_for(|heard| *heard >= number)).await
+        let heard = self.echo.call(&self.commands, self.commands.timeout());
+        Ok(heard.await?)
     }
 
     async fn close(&self) {
@@ -276,23 +279,12 @@ impl Bus for RedisBus {
     }
 }
 
-/// Waits for the link to come to something, as long as a command may take.
-async fn heard_within<T>(
-    commands: &Commands,
-    done: impl Future<Output = Result<T, watch::error::RecvError>>,
-) -> Result<(), BusError> {
-    match tokio::time::timeout(commands.timeout(), done).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(ended)) => Err(unavailable(ended)),
-        Err(late) => Err(unavailable(late)),
-    }
-}
-
-/// Every room of an envelope, once.
+/// Every room of an envelope, once. There may be hundreds: an agent's absence goes to all of its clients.
 fn rooms(envelope: &Envelope) -> Vec<Room> {
+    let mut seen = HashSet::new();
     let mut rooms = Vec::new();
     for room in envelope.deliveries.iter().flat_map(|to| &to.rooms) {
-        if !rooms.contains(room) {
+        if seen.insert(room) {
             rooms.push(*room);
         }
     }

@@ -105,7 +105,7 @@ impl<F: Riders> EngineIo<F> {
 
     fn open_websocket(self: &Arc<Self>, parts: &mut Parts) -> Result<Response, Refused> {
         let request = WebSocketRequest::parse(parts).ok_or(Refused::BadRequest)?;
-        if !self.settings.origins.allow(&parts.headers) {
+        if !self.settings.allows(&parts.headers) {
             return Err(Refused::Forbidden);
         }
         if let Err(busy) = self.connections.admit() {
@@ -139,7 +139,7 @@ impl<F: Riders> EngineIo<F> {
     /// A second WebSocket for one session is opened and closed, as the reference server does.
     fn try_upgrade(&self, parts: &mut Parts, entry: Entry) -> Result<Response, Refused> {
         let request = WebSocketRequest::parse(parts).ok_or(Refused::BadRequest)?;
-        if !self.settings.origins.allow(&parts.headers) {
+        if !self.settings.allows(&parts.headers) {
             return Err(Refused::Forbidden);
         }
         let (response, coming) = request.accept();
@@ -159,7 +159,9 @@ impl<F: Riders> EngineIo<F> {
         tokio::spawn(async move {
             let upgraded = async {
                 let mut wire = Wire::new(coming.wait().await?, settings.max_payload).await;
-                match tokio::time::timeout(settings.upgrade_timeout, probe(&mut wire, &session)).await {
+                match tokio::time::timeout(settings.upgrade_timeout, probe(&mut wire, &session))
+                    .await
+                {
                     Ok(Some(())) => Some(wire),
                     _ => {
                         wire.close(close_code::PROTOCOL, "probe failed").await;
@@ -243,7 +245,7 @@ impl<F: Riders> EngineIo<F> {
         let mut cors = HeaderMap::new();
         cors.insert(header::VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = headers.get(header::ORIGIN)
-            && self.settings.origins.allow(headers)
+            && self.settings.allows(headers)
         {
             cors.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             cors.insert(

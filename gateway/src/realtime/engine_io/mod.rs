@@ -15,8 +15,8 @@ use super::outbox::{Frame, Worth};
 use super::settings::Settings;
 use super::socket::Link;
 
-pub use bare::{EngineMessage, EngineProgram, EngineSession};
 pub(super) use bare::BareRiders;
+pub use bare::{EngineMessage, EngineProgram, EngineSession};
 
 /// Makes a rider for every session.
 pub(super) trait Riders: Send + Sync + 'static {
