@@ -239,7 +239,7 @@ async fn refreshing_without_a_token_or_with_none_of_ours() {
             .await
             .failure(401, "MISSING_TOKEN");
     }
-    let unknown = json!({"refreshToken": "x".repeat(43)});
+    let unknown = json!({"refreshToken": "A".repeat(43)});
     world
         .post("/api/auth/refresh")
         .json(&unknown)

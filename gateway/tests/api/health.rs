@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use gateway::api::Part;
+use gateway::api::{Part, Readiness};
 use gateway::bus::Bus;
 use gateway::bus::local::LocalBus;
-use tokio_util::sync::CancellationToken;
 
 use super::world::World;
 
@@ -76,30 +75,34 @@ async fn a_node_that_knows_no_revocations_is_not_ready() {
 }
 
 #[tokio::test]
-async fn the_parts_are_asked_in_the_background() {
+async fn the_database_and_the_bus_are_asked() {
     let world = World::unready(&[]).await;
     let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
-    let stop = CancellationToken::new();
-    let watch = tokio::spawn(world.readiness.clone().watch(
-        world.store.clone(),
-        bus.clone(),
-        stop.clone(),
-    ));
-    let becomes = async |expected: &[&str]| {
-        let wait = async {
-            while world.readiness.obstacles() != expected {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(10), wait)
-            .await
-            .expect("true within 10 seconds");
+    let ask = async || {
+        world.readiness.ask(&world.store, &bus).await;
+        world.readiness.obstacles()
     };
-    becomes(&[]).await;
+    assert!(ask().await.is_empty());
     bus.close().await;
-    becomes(&["bus"]).await;
+    assert_eq!(ask().await, ["bus"]);
     world.store.close().await;
-    becomes(&["database", "bus"]).await;
-    stop.cancel();
-    watch.await.unwrap();
+    assert_eq!(ask().await, ["database", "bus"]);
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_this_versions_is_no_database() {
+    let directory =
+        std::env::temp_dir().join(format!("chat-test-api-{:016x}", rand::random::<u64>()));
+    std::fs::create_dir(&directory).unwrap();
+    let url = format!("sqlite://{}/chat.db", directory.display());
+    let store = gateway::store::open(&gateway::store::Settings::new(url)).unwrap();
+    let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
+    let readiness = Readiness::new();
+    readiness.ask(&store, &bus).await;
+    assert_eq!(readiness.obstacles(), ["database"]);
+    store.migrate().await.unwrap();
+    readiness.ask(&store, &bus).await;
+    assert!(readiness.obstacles().is_empty());
+    store.close().await;
+    std::fs::remove_dir_all(directory).unwrap();
 }

@@ -55,6 +55,11 @@ impl Person {
     pub fn id(&self) -> i64 {
         self.user.id.get()
     }
+
+    /// The `Authorization` header.
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
 }
 
 impl World {
