@@ -112,10 +112,13 @@ impl Readiness {
         bus: Arc<dyn Bus>,
         stop: CancellationToken,
     ) {
-        let mut tick = interval(INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        loop {
             self.ask(&store, &bus).await;
+            let works = self.obstacles_at(Instant::now()).is_empty();
+            let pause = if works { INTERVAL } else { INTERVAL_DOWN };
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                return;
+            }
         }
     }
 
