@@ -22,7 +22,8 @@ use crate::auth::{
 use crate::config::AppEnv;
 use crate::failure::Failure;
 
-/// A session that begins. Holds tokens: it has no `Debug`.
+/// A session that begins.
+// Holds tokens: it has no `Debug`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Session {
@@ -37,7 +38,8 @@ pub(super) struct Session {
     refresh_token: Option<String>,
 }
 
-/// A session that goes on. Holds tokens: it has no `Debug`.
+/// A session that goes on.
+// Holds tokens: it has no `Debug`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct FreshToken {

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use shared::model::Conversation;
 use shared::{ConversationId, UserId};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::envelope::Data;
 use super::extract::{Body, Caller, Id, Query};
@@ -17,7 +17,7 @@ use crate::chat::{Chat, ConversationPage, PageRequest};
 use crate::failure::Failure;
 
 /// Which page.
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// How many at the most.

@@ -197,11 +197,14 @@ async fn drain(mut body: RequestBody, mut seen: usize) {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    // Also where nobody reads it: JSON is UTF-8 (RFC 8259, section 8.1).
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| Failure::validation("the body must be UTF-8"))?;
     // A struct can be read from an array, too; this interface has objects only.
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+    if !text.trim_ascii_start().starts_with('{') {
         return Err(Failure::validation("the body must be a JSON object"));
     }
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();

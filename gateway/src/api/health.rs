@@ -105,7 +105,7 @@ impl Readiness {
         self.obstacles_at(Instant::now())
     }
 
-    /// Asks the parts until `stop`.
+    /// Asks the parts again and again, until `stop`.
     pub async fn watch(
         self: Arc<Self>,
         store: SharedStore,
@@ -113,20 +113,25 @@ impl Readiness {
         stop: CancellationToken,
     ) {
         loop {
-            let (database, way) = tokio::join!(
-                timeout(PATIENCE, ask_database(&store)),
-                timeout(PATIENCE, async {
-                    bus.check().await.map_err(|error| error.to_string())
-                }),
-            );
-            self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
-            self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
+            self.ask(&store, &bus).await;
             let works = self.obstacles_at(Instant::now()).is_empty();
             let pause = if works { INTERVAL } else { INTERVAL_DOWN };
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                 return;
             }
         }
+    }
+
+    /// Asks the parts once.
+    pub async fn ask(&self, store: &SharedStore, bus: &Arc<dyn Bus>) {
+        let (database, way) = tokio::join!(
+            timeout(PATIENCE, ask_database(store)),
+            timeout(PATIENCE, async {
+                bus.check().await.map_err(|error| error.to_string())
+            }),
+        );
+        self.report(Part::Database, database.unwrap_or_else(|_| Err(too_slow())));
+        self.report(Part::Bus, way.unwrap_or_else(|_| Err(too_slow())));
     }
 
     fn obstacles_at(&self, now: Instant) -> Vec<&'static str> {

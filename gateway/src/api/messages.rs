@@ -9,7 +9,7 @@ use shared::command::{Draft, MarkAsRead, Sync};
 use shared::event::SyncAnswer;
 use shared::model::Message;
 use shared::{ConversationId, Seq};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::envelope::Data;
 use super::extract::{Body, Caller, Id, Query};
@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::store::PagePosition;
 
 /// Which page; the latest without a position.
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {

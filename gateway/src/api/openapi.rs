@@ -63,27 +63,43 @@ impl Modify for SecuritySchemes {
     }
 }
 
-/// What is answered is answered whole: a value that is missing is null, never left out. Bodies that are sent may leave
-/// out what may be null, which is what the derived schemas say.
+/// Says what can't be derived: that what is answered is answered whole (a value that is missing is null, never left out,
+/// while a body that is sent may leave it out), and that a body that may be left out may not be null.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
-    const ANSWERED: [&str; 6] = [
-        "User",
-        "Message",
-        "Conversation",
-        "ClientSummary",
-        "AgencySummary",
-        "OnlineUser",
-    ];
-    const PAGES: [&str; 1] = ["ConversationPage"];
-    let Some(components) = &mut document.components else {
-        return;
-    };
-    for name in ANSWERED.iter().chain(&PAGES) {
-        if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(*name) {
-            object.required = object.properties.keys().cloned().collect();
+    if let Some(components) = &mut document.components {
+        for name in ANSWERED {
+            if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(name) {
+                object.required = object.properties.keys().cloned().collect();
+            }
+        }
+    }
+    let items = document.paths.paths.values_mut();
+    for body in items.filter_map(|item| item.post.as_mut()?.request_body.as_mut()) {
+        let RefOr::T(body) = body else { continue };
+        for content in body.content.values_mut() {
+            let RefOr::T(content) = content else { continue };
+            if let Some(RefOr::T(Schema::OneOf(either))) = &mut content.schema {
+                let object = either
+                    .items
+                    .iter()
+                    .find(|item| matches!(item, RefOr::Ref(_)))
+                    .cloned();
+                content.schema = object;
+            }
         }
     }
 }
+
+/// The schemas of answers with members that may be null.
+const ANSWERED: [&str; 7] = [
+    "User",
+    "Message",
+    "Conversation",
+    "ClientSummary",
+    "AgencySummary",
+    "OnlineUser",
+    "ConversationPage",
+];
 
 /// What any call may fail with, whatever it does.
 pub(super) const ANY: &[ErrorCode] = &[ErrorCode::InternalError, ErrorCode::ServiceUnavailable];

@@ -28,7 +28,8 @@ pub enum RefreshIn {
     Body,
 }
 
-/// The body of `POST /auth/register`. Holds a password: it has no `Debug`.
+/// The body of `POST /auth/register`.
+// Holds a password: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the contract's own and say it")]
@@ -47,7 +48,8 @@ pub struct Registration {
     pub refresh_in: Option<RefreshIn>,
 }
 
-/// The body of `POST /auth/login`. Holds a password: it has no `Debug`.
+/// The body of `POST /auth/login`.
+// Holds a password: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the contract's own and say it")]
@@ -58,7 +60,8 @@ pub struct Login {
     pub refresh_in: Option<RefreshIn>,
 }
 
-/// The body of `POST /auth/refresh`, where there is one. Holds a token: it has no `Debug`.
+/// The body of `POST /auth/refresh`, where there is one.
+// Holds a token: it has no `Debug`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the contract's own and say it")]
@@ -67,7 +70,8 @@ pub struct RefreshRequest {
     pub refresh_token: Option<String>,
 }
 
-/// The body of `POST /auth/password`. Holds passwords: it has no `Debug`.
+/// The body of `POST /auth/password`.
+// Holds passwords: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the names are the contract's own and say it")]
