@@ -166,10 +166,10 @@ export class PlainClient extends Ear {
   #acks = new Map();
   #lastId = 0;
 
-  constructor(url, { token, headers = {} } = {}) {
+  constructor(url, { token, headers = {}, query = '' } = {}) {
     super();
     if (token) headers = { ...headers, Authorization: `Bearer ${token}` };
-    this.ws = new WebSocket(`${url.replace('http', 'ws')}/ws`, { headers });
+    this.ws = new WebSocket(`${url.replace('http', 'ws')}/ws${query}`, { headers });
     this.closed = once(this.ws, 'close').then(([code]) => ({ code, at: Date.now() }));
     this.closed.catch(() => {});
     this.ws.on('error', () => {});
