@@ -58,7 +58,7 @@ describeOn(Single, (setup, test) => {
   });
 
   test('Engine.IO requests that are none', async () => {
-    const { sid } = { sid: await pollingSession() };
+    const sid = await pollingSession();
     for (const query of [{ EIO: 3 }, { EIO: 'x' }, { transport: 'pigeon' }, { sid: 'unknown' }, { sid: '../../etc' }, { sid: 'x'.repeat(5000) }]) {
       assert.equal((await engine(query)).status, 400, JSON.stringify(query).slice(0, 60));
     }

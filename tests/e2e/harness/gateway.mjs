@@ -40,11 +40,11 @@ export class Gateway {
   }
 
   /** Starts a node and waits for nothing. */
-  static async launch(env, { args = ['serve'], bare = false } = {}) {
+  static async launch(env, { args = ['serve'], bare = false, cwd = temporaryFolder() } = {}) {
     const node = new Gateway();
-    node.port = await freePort();
+    node.port = Number(env.PORT ?? (await freePort()));
     node.metricsPort = await freePort();
-    node.cwd = temporaryFolder();
+    node.cwd = cwd;
     node.env = {
       ...(bare ? { HOST: '127.0.0.1' } : BASE_ENV),
       PORT: String(node.port),

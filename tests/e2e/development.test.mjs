@@ -1,0 +1,111 @@
+// Development mode: `gateway` with no setting but its address makes a database, a secret and demo accounts, says so, and
+// lets a first chat happen. It shows details of errors, which production never does.
+
+import assert from 'node:assert/strict';
+import { after, before, describe } from 'node:test';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import path from 'node:path';
+import axios from 'axios';
+import { dataOf } from './harness/assertions.mjs';
+import { Gateway } from './harness/gateway.mjs';
+import { logIn, refreshCookie, restClient } from './harness/people.mjs';
+import { limitedTest as test } from './harness/setups.mjs';
+import { Client } from './harness/sockets.mjs';
+
+describe('gateway, without settings', () => {
+  let node;
+
+  before(async () => {
+    // Also without a command: plain `gateway` serves.
+    node = await Gateway.start({}, { bare: true, args: [] });
+  });
+
+  after(() => node?.stop());
+
+  test('it makes its database where it stands, and a secret that only its owner can read', () => {
+    const folder = path.join(node.cwd, 'data');
+    assert.ok(existsSync(path.join(folder, 'chat.db')));
+    const secrets = readdirSync(folder).filter((name) => !name.startsWith('chat.db'));
+    assert.ok(secrets.length >= 1, `beside the database: ${readdirSync(folder)}`);
+    for (const name of secrets) assert.equal(statSync(path.join(folder, name)).mode & 0o077, 0, name);
+  });
+
+  test('it prints where it is, and the demo accounts, which can chat', async () => {
+    assert.ok(node.logs.includes(String(node.port)));
+    const [client, agent] = await demoAccounts();
+    const conversation = await client.converse(agent);
+    const [clientSocket, agentSocket] = await Promise.all(
+      [client, agent].map((person) => Client.connect(node.url, { auth: { token: person.token } })),
+    );
+    try {
+      const message = await clientSocket.ask('chatMessage', { conversationId: conversation.id, message: 'a first chat' });
+      assert.deepEqual(await agentSocket.next('chatMessage'), message);
+    } finally {
+      clientSocket.close();
+      agentSocket.close();
+    }
+  });
+
+  test('errors bear details', async () => {
+    const answer = await restClient(node.url).post('/auth/login', { email: 17 });
+    assert.equal(answer.status, 400);
+    assert.equal(answer.data.error.code, 'VALIDATION_ERROR');
+    assert.equal(typeof answer.data.error.details, 'string');
+  });
+
+  test('the refresh cookie works without TLS, and any origin may call', async () => {
+    const [client] = await demoAccounts();
+    const login = await restClient(node.url).post('/auth/login', { email: client.user.email, password: client.password }, {
+      headers: { Origin: 'http://localhost:3000' },
+    });
+    assert.ok(!refreshCookie(login).attributes.includes('secure'));
+    assert.equal(login.headers['access-control-allow-origin'], 'http://localhost:3000');
+    assert.equal(login.headers['access-control-allow-credentials'], 'true');
+  });
+
+  test('the API is described where it is served', async () => {
+    const description = (await axios.get(`${node.url}/api/openapi.json`, { proxy: false })).data;
+    assert.match(description.openapi, /^3\./);
+    for (const [call, method] of [
+      ...[['/auth/register', 'post'], ['/auth/login', 'post'], ['/auth/refresh', 'post'], ['/auth/logout', 'post'], ['/auth/me', 'get']],
+      ...[['/auth/me', 'patch'], ['/auth/password', 'post'], ['/chat/conversations', 'get'], ['/chat/conversations', 'post']],
+      ...[['/chat/conversations/{id}', 'get'], ['/chat/conversations/{id}', 'delete'], ['/chat/conversations/{id}/messages', 'get']],
+      ...[['/chat/conversations/{id}/messages', 'post'], ['/chat/conversations/{id}/read', 'post'], ['/chat/sync', 'post']],
+      ...[['/chat/online', 'get'], ['/chat/unread-count', 'get']],
+    ]) {
+      const item = description.paths[`/api${call}`] ?? description.paths[call];
+      assert.ok(item?.[method], `${method} ${call}`);
+    }
+    const page = await axios.get(`${node.url}/api/docs`, { proxy: false });
+    assert.equal(page.status, 200);
+    assert.match(page.headers['content-type'], /html/);
+  });
+
+  test('what it made it keeps', async () => {
+    const [client] = await demoAccounts();
+    const { cwd, port } = node;
+    const { code } = await node.stop();
+    assert.equal(code, 0);
+    node = await Gateway.start({ PORT: String(port) }, { bare: true, args: [], cwd });
+    // The same secret: the token is still good.
+    assert.equal(dataOf(await restClient(node.url, client.token).get('/auth/me')).user.id, client.id);
+  });
+
+  /** The demo accounts as a reader finds them in what was printed: a client, an agent. */
+  async function demoAccounts() {
+    const printed = node.logs.replace(/\x1b\[[0-9;]*m/g, '');
+    const people = { user: undefined, admin: undefined };
+    for (const line of printed.split('\n')) {
+      const email = /[\w.+-]+@[\w.-]+\w/.exec(line)?.[0];
+      if (!email) continue;
+      // One of the words after the address is its password.
+      for (const word of line.slice(line.indexOf(email) + email.length).split(/[\s,;:"'`|/()=]+/).filter((w) => w.length >= 8)) {
+        const answer = await restClient(node.url).post('/auth/login', { email, password: word });
+        if (answer.status !== 200) continue;
+        people[answer.data.data.user.role] ??= await logIn({ url: node.url }, email, word);
+      }
+    }
+    assert.ok(people.user && people.admin, `a client and an agent are printed:\n${printed}`);
+    return [people.user, people.admin];
+  }
+});
