@@ -20,11 +20,11 @@ describeOn(Cluster, (setup, test) => {
       const client = await setup.client();
       const { id } = await client.converse(agent);
       // Through the balancer, to node `a` as its cookie says; the cookie must not hold them there.
-      const options = { withCredentials: true, extraHeaders: { Cookie: 'GATEWAY=a' }, reconnectionDelay: 200 };
+      const options = { withCredentials: true, extraHeaders: { cookie: 'GATEWAY=a' }, reconnectionDelay: 200 };
       if (i % 2) options.transports = ['websocket'];
       people.push({ id, client, socket: await viaBalancer(client, options) });
     }
-    const agentSocket = await viaBalancer(agent, { withCredentials: true, extraHeaders: { Cookie: 'GATEWAY=b' } });
+    const agentSocket = await viaBalancer(agent, { withCredentials: true, extraHeaders: { cookie: 'GATEWAY=b' } });
     await eventually('they are on the first node', async () => (await leaving.metric('chat_connections')) === 6);
     const plain = await people[0].client.connectPlain(0);
 

@@ -2,6 +2,7 @@
 // get the same envelope. Details are shown in development only. Faults of single calls are with those calls' suites.
 
 import assert from 'node:assert/strict';
+import http from 'node:http';
 import axios from 'axios';
 import { assertError } from './harness/assertions.mjs';
 import { describeOn, Single } from './harness/setups.mjs';
@@ -10,6 +11,8 @@ describeOn(Single, (setup, test) => {
   const call = (method, url, data, headers = {}) =>
     axios.request({
       ...{ method, url, data, headers, baseURL: setup.url, proxy: false, validateStatus: () => true, maxRedirects: 0 },
+      // A connection each: a node may end one whose body it did not care to read.
+      httpAgent: new http.Agent(),
       // Bodies go out as they are.
       transformRequest: (body) => body,
     });

@@ -16,7 +16,7 @@ describeOn(Cluster, (setup, test) => {
     const moving = await setup.keep(
       Client.connect(setup.url, {
         auth: { token: mover.token },
-        ...{ withCredentials: true, extraHeaders: { Cookie: 'GATEWAY=a' }, reconnectionDelay: 200 },
+        ...{ withCredentials: true, extraHeaders: { cookie: 'GATEWAY=a' }, reconnectionDelay: 200 },
       }),
     );
     await victim.connect(0, { reconnection: false });

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { describe } from 'node:test';
 import axios from 'axios';
 import WebSocket from 'ws';
-import { dataOf } from './harness/assertions.mjs';
+import { assertError, dataOf } from './harness/assertions.mjs';
 import { createAdmin, Gateway, JWT_SECRET, runGateway } from './harness/gateway.mjs';
 import { restClient } from './harness/people.mjs';
 import { eventually, freePort, temporaryFolder } from './harness/processes.mjs';
@@ -130,8 +130,7 @@ describe('servers that are not up', () => {
     try {
       assert.equal(await node.probe('/readyz'), 503);
       const early = await restClient(node.url).post('/auth/login', { email: 'a@example.com', password: 'some password' });
-      assert.equal(early.status, 503);
-      assert.equal(early.data.error.code, 'SERVICE_UNAVAILABLE');
+      assertError(early, 503, 'SERVICE_UNAVAILABLE');
       await cable.plugIn();
       await node.whenReady();
       await cable.pullOut();

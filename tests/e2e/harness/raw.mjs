@@ -70,17 +70,23 @@ export class RawConnection {
     return within(ms, this.closed, () => `close; received ${this.received.toString('latin1').slice(0, 300)}`);
   }
 
-  /** The code of the close frame among what was received, or undefined. Whole frames of a server are assumed. */
+  /** The code of the close frame among what was received: 1005 where it bears none, undefined where there is none. */
   get closeCode() {
     let rest = this.received;
     while (rest.length >= 2) {
       let [length, head] = [rest[1] & 0x7f, 2];
       if (length === 126) [length, head] = [rest.readUInt16BE(2), 4];
       if (length === 127) [length, head] = [Number(rest.readBigUInt64BE(2)), 10];
-      if ((rest[0] & 0x0f) === 8) return length >= 2 ? rest.readUInt16BE(head) : undefined;
+      if ((rest[0] & 0x0f) === 8) return length >= 2 ? rest.readUInt16BE(head) : 1005;
       rest = rest.subarray(head + length);
     }
     return undefined;
+  }
+
+  /** Waits until the other end has closed the WebSocket or the connection, whichever it does first; the time it did. */
+  async whenClosing(ms = PATIENCE_MS) {
+    await Promise.race([this.whenClosed(ms), this.until(() => this.closeCode !== undefined, ms)]);
+    return Date.now();
   }
 
   close() {
