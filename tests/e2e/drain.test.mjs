@@ -1,0 +1,73 @@
+// SIGTERM: the node stops being ready, moves its sockets elsewhere in batches, finishes what is in flight and ends with 0.
+// The death of a node without goodbye is in node-death.test.mjs.
+
+import assert from 'node:assert/strict';
+import { describe } from 'node:test';
+import { Gateway } from './harness/gateway.mjs';
+import { eventually, temporaryFolder } from './harness/processes.mjs';
+import { words } from './harness/secrets.mjs';
+import { Cluster, describeOn, limitedTest } from './harness/setups.mjs';
+import { Client } from './harness/sockets.mjs';
+
+const DRAIN_SECONDS = 4;
+
+describeOn(Cluster, (setup, test) => {
+  test('clients of a node that goes come back on the other by themselves, and chat on', async () => {
+    const agent = await setup.admin();
+    const leaving = setup.nodes[0];
+    const people = [];
+    for (let i = 0; i < 6; i++) {
+      const client = await setup.client();
+      const { id } = await client.converse(agent);
+      // Through the balancer, to node `a` as its cookie says; the cookie must not hold them there.
+      const options = { withCredentials: true, extraHeaders: { cookie: 'GATEWAY=a' }, reconnectionDelay: 200 };
+      if (i % 2) options.transports = ['websocket'];
+      people.push({ id, client, socket: await viaBalancer(client, options) });
+    }
+    const agentSocket = await viaBalancer(agent, { withCredentials: true, extraHeaders: { cookie: 'GATEWAY=b' } });
+    await eventually('they are on the first node', async () => (await leaving.metric('chat_connections')) === 6);
+    const plain = await people[0].client.connectPlain(0);
+
+    const began = Date.now();
+    const ended = leaving.stop('SIGTERM', (DRAIN_SECONDS + 10) * 1000);
+    await eventually('/readyz is 503', async () => [503, undefined].includes(await leaving.probe('/readyz')), 3000);
+    assert.equal((await plain.whenClosed()).code, 1012);
+    // While it drains, what clients write is stored and delivered.
+    const sent = [];
+    for (const { id, socket } of people) {
+      await socket.reconnected(15_000);
+      const body = { conversationId: id, message: words(), clientMessageId: 'while draining' };
+      const request = () => socket.request('chatMessage', body).catch(() => undefined);
+      sent.push((await eventually('acknowledged', async () => ((answer) => answer?.success && answer)(await request()))).data);
+    }
+    const { code } = await ended;
+    assert.equal(code, 0);
+    assert.ok(Date.now() - began < (DRAIN_SECONDS + 8) * 1000);
+    for (const { socket } of people) {
+      await socket.reconnected(15_000);
+      assert.ok(socket.disconnects.length >= 1);
+      for (const { reason } of socket.disconnects) assert.ok(['transport close', 'transport error'].includes(reason), reason);
+    }
+    for (const message of sent) await agentSocket.next('chatMessage', (m) => m.id === message.id);
+    assert.deepEqual(agentSocket.disconnects, []);
+    assert.equal(await setup.nodes[1].probe('/readyz'), 200);
+    // Where they are now, they hear.
+    const { id, socket } = people[1];
+    const answer = await agentSocket.ask('chatMessage', { conversationId: id, message: words() });
+    assert.deepEqual(await socket.next('chatMessage', (m) => m.id === answer.id), answer);
+  });
+
+  function viaBalancer(person, options) {
+    return setup.keep(Client.connect(setup.url, { auth: { token: person.token }, ...options }));
+  }
+}, { DRAIN_SECONDS: String(DRAIN_SECONDS) });
+
+describe('without sockets', () => {
+  limitedTest('a node ends at once, with 0', async () => {
+    const node = await Gateway.start({ DATABASE_URL: `sqlite://${temporaryFolder()}/chat.db`, DRAIN_SECONDS: '30' });
+    const began = Date.now();
+    const { code } = await node.stop('SIGTERM');
+    assert.equal(code, 0);
+    assert.ok(Date.now() - began < 10_000, 'there was nobody to wait for');
+  });
+});

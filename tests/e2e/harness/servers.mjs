@@ -1,0 +1,123 @@
+// The servers beside the gateway: a MariaDB database of one's own, a Redis, HAProxy, and a cable that can be cut.
+
+import { once } from 'node:events';
+import net from 'node:net';
+import { fileURLToPath } from 'node:url';
+import mysql from 'mysql2/promise';
+import { accepts, eventually, freePort, Program, temporaryFolder } from './processes.mjs';
+
+const HAPROXY_CONFIG = fileURLToPath(new URL('../../../loadbalancer/haproxy.cfg', import.meta.url));
+
+/** A new database on the server of TEST_MYSQL_URL, dropped by `close`. */
+export class Database {
+  static async create() {
+    const server = process.env.TEST_MYSQL_URL;
+    if (!server) throw new Error('TEST_MYSQL_URL is not set: run `make test`, or this file by `scripts/with-servers`');
+    const name = `e2e_${process.pid}_${Math.random().toString(36).slice(2, 10)}`;
+    const admin = await mysql.createConnection(server);
+    await admin.query(`CREATE DATABASE ${name} CHARACTER SET utf8mb4`);
+    await admin.end();
+    const url = new URL(server);
+    url.pathname = `/${name}`;
+    const database = new Database();
+    database.name = name;
+    database.url = url.href;
+    database.pool = mysql.createPool({ uri: url.href, timezone: 'Z', connectionLimit: 2, multipleStatements: true });
+    return database;
+  }
+
+  /** The rows of a query, or what a statement did. */
+  async query(sql, values) {
+    const [rows] = await this.pool.query(sql, values);
+    return rows;
+  }
+
+  /** The URL of the same database through another port. */
+  urlThrough(port) {
+    const url = new URL(this.url);
+    url.port = String(port);
+    return url.href;
+  }
+
+  get port() {
+    return Number(new URL(this.url).port);
+  }
+
+  async close() {
+    await this.pool.query(`DROP DATABASE IF EXISTS ${this.name}`);
+    await this.pool.end();
+  }
+}
+
+/**
+ * A Redis of one's own. Redis' logical databases would not do: its pub/sub channels are the same in all of them, and
+ * each test database begins with user 1.
+ */
+export async function startRedis(port) {
+  port ??= await freePort();
+  const redis = new Program('redis-server', [
+    ...['--bind', '127.0.0.1', '--port', String(port)],
+    ...['--dir', temporaryFolder(), '--save', '', '--appendonly', 'no'],
+  ]);
+  await whenListening(redis, port);
+  redis.port = port;
+  redis.url = `redis://127.0.0.1:${port}/`;
+  return redis;
+}
+
+/** Debian's HAProxy with the project's configuration in front of two nodes. */
+export async function startHaproxy(portA, portB) {
+  const port = await freePort();
+  const env = { BIND: `127.0.0.1:${port}`, NODE_A: `127.0.0.1:${portA}`, NODE_B: `127.0.0.1:${portB}` };
+  const haproxy = new Program('haproxy', ['-db', '-f', HAPROXY_CONFIG], { env });
+  await whenListening(haproxy, port);
+  haproxy.port = port;
+  haproxy.url = `http://127.0.0.1:${port}`;
+  return haproxy;
+}
+
+/** A cable to a local port, at first plugged in or not: nobody listens at its near end while it is out. */
+export class Cable {
+  constructor(farPort, port) {
+    this.farPort = farPort;
+    this.port = port;
+    this.connections = new Set();
+  }
+
+  static async to(farPort) {
+    return new Cable(farPort, await freePort());
+  }
+
+  async plugIn() {
+    this.server = net.createServer((near) => {
+      const far = net.connect(this.farPort, '127.0.0.1');
+      for (const [one, other] of [[near, far], [far, near]]) {
+        this.connections.add(one);
+        one.on('error', () => other.destroy());
+        one.on('close', () => {
+          this.connections.delete(one);
+          other.destroy();
+        });
+        one.pipe(other);
+      }
+    });
+    this.server.listen(this.port, '127.0.0.1');
+    await once(this.server, 'listening');
+  }
+
+  async pullOut() {
+    if (!this.server) return;
+    const closed = once(this.server, 'close');
+    this.server.close();
+    for (const connection of this.connections) connection.destroy();
+    await closed;
+    this.server = undefined;
+  }
+}
+
+async function whenListening(program, port) {
+  await eventually(`${program.name} listens`, async () => {
+    program.mustRun();
+    return accepts(port);
+  });
+}
