@@ -129,7 +129,7 @@ impl Worker {
         let publications: Vec<_> = commits
             .iter()
             .flat_map(|commit| &commit.envelopes)
-            .map(|envelope| publication(envelope))
+            .map(publication)
             .collect();
         let outcomes = match self.publish(&publications).await {
             Ok(outcomes) => outcomes,

@@ -42,6 +42,9 @@ pub trait Application: Send + Sync + 'static {
         event: IncomingEvent,
     ) -> impl Future<Output = ()> + Send;
 
+    /// The socket's connection went over to another transport: `Socket::transport` tells which. Must not block.
+    fn upgraded(&self, _socket: &Socket, _session: &Arc<Self::Session>) {}
+
     /// The socket is gone. Must not block.
     fn disconnect(&self, socket: &Socket, session: &Arc<Self::Session>, reason: DisconnectReason);
 }

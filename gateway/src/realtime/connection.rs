@@ -44,6 +44,9 @@ pub(super) trait Rider: Send + 'static {
     /// When the rider has waited too long for its client: the connection ends then, unless the program is at work.
     fn deadline(&self) -> Option<(Instant, Fault)>;
 
+    /// The connection went over to another transport.
+    fn upgraded(&mut self) {}
+
     /// The connection has ended. Called once, and last.
     fn end(&mut self, reason: DisconnectReason);
 }
@@ -224,6 +227,7 @@ impl<R: Rider> Connection<R> {
             self.listed = polling.leave();
             self.carrier = Carrier::WebSocket(wire);
             self.link.upgraded();
+            self.rider.upgraded();
             return Ok(true);
         }
         Ok(busy)

@@ -120,6 +120,14 @@ impl<A: Application> Rider for SocketIo<A> {
         Ok(())
     }
 
+    fn upgraded(&mut self) {
+        for Namespace { socket, session } in &self.namespaces {
+            if let Some(session) = session {
+                self.application.upgraded(socket, session);
+            }
+        }
+    }
+
     fn close_socket(&mut self, id: &SocketId, kind: CloseKind) -> SocketClosed {
         let stop_work = self
             .working_for

@@ -80,7 +80,7 @@ pub(super) fn handshake(parts: &Parts, settings: &Settings) -> Handshake {
             .headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
-            .map(|value| Secret::new(value)),
+            .map(Secret::new),
     }
 }
 

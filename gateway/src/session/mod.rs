@@ -148,6 +148,10 @@ impl Application for ChatSockets {
         commands::run(&self.shared, session, &event.name, &event.args, reply).await;
     }
 
+    fn upgraded(&self, _socket: &Socket, session: &Arc<Session>) {
+        session.upgraded();
+    }
+
     fn disconnect(&self, socket: &Socket, session: &Arc<Session>, reason: DisconnectReason) {
         let viewer = session.viewer();
         counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);

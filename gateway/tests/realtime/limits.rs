@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use gateway::realtime::{Connections, DisconnectReason, Origins, Settings};
+use gateway::config::Origins;
+use gateway::realtime::{Connections, DisconnectReason, Settings};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +31,7 @@ fn status<T>(result: Result<T, Error>) -> u16 {
 #[tokio::test]
 async fn websockets_of_foreign_pages_are_refused() {
     let server = Server::start(Settings {
-        origins: Origins::Only(vec!["https://a.example".to_owned()]),
+        origins: Origins::These(vec!["https://a.example".to_owned()]),
         ..settings()
     })
     .await;

@@ -265,7 +265,7 @@ impl Application for Program {
     ) -> Result<Accepted<()>, Refusal> {
         let token = match (&request.auth, &socket.handshake().authorization) {
             (Some(auth), _) => auth.get(),
-            (None, Some(header)) if header.0 == "Bearer good" => r#"{"token":"good"}"#,
+            (None, Some(header)) if header.expose() == "Bearer good" => r#"{"token":"good"}"#,
             _ => "",
         };
         match token {
