@@ -32,7 +32,7 @@ const CALLS: [(&str, &str); 19] = [
 ];
 
 /// Method and path of every call that the document describes.
-pub fn described(document: &Value) -> Vec<(String, String)> {
+pub(crate) fn described(document: &Value) -> Vec<(String, String)> {
     let paths = document["paths"].as_object().unwrap();
     paths
         .iter()

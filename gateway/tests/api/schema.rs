@@ -5,13 +5,18 @@ use serde_json::Value;
 
 /// Whether unknown members and ids as strings are let through: a client may send them, the gateway never does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     Sent,
     Answered,
 }
 
 /// Checks a value; the error says where it is wrong.
-pub fn check(document: &Value, schema: &Value, value: &Value, side: Side) -> Result<(), String> {
+pub(crate) fn check(
+    document: &Value,
+    schema: &Value,
+    value: &Value,
+    side: Side,
+) -> Result<(), String> {
     Checker { document, side }.check(schema, value, "$")
 }
 

@@ -27,16 +27,16 @@ use tower::ServiceExt;
 use super::schema::{self, Side};
 
 /// Where requests come from, unless said otherwise.
-pub const PEER: [u8; 4] = [127, 0, 0, 1];
+pub(crate) const PEER: [u8; 4] = [127, 0, 0, 1];
 
 /// No password's hash: for people who never sign in.
 const NO_HASH: &str = "$2b$10$uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu";
 
 /// A node's REST side.
-pub struct World {
-    pub store: SharedStore,
-    pub chat: Arc<Chat>,
-    pub readiness: Arc<Readiness>,
+pub(crate) struct World {
+    pub(crate) store: SharedStore,
+    pub(crate) chat: Arc<Chat>,
+    pub(crate) readiness: Arc<Readiness>,
     router: Router,
     tokens: AccessTokens,
     document: Value,
@@ -46,30 +46,30 @@ pub struct World {
 
 /// Somebody with a good token.
 #[derive(Clone)]
-pub struct Person {
-    pub user: User,
-    pub token: String,
+pub(crate) struct Person {
+    pub(crate) user: User,
+    pub(crate) token: String,
 }
 
 impl Person {
-    pub fn id(&self) -> i64 {
+    pub(crate) fn id(&self) -> i64 {
         self.user.id.get()
     }
 
     /// The `Authorization` header.
-    pub fn authorization(&self) -> String {
+    pub(crate) fn authorization(&self) -> String {
         format!("Bearer {}", self.token)
     }
 }
 
 impl World {
     /// A node in development mode, ready, without limits.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(&[]).await
     }
 
     /// A node with these settings.
-    pub async fn with(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         let world = Self::unready(settings).await;
         world.readiness.report(Part::Database, Ok::<_, String>(()));
         world.readiness.report(Part::Bus, Ok::<_, String>(()));
@@ -77,12 +77,12 @@ impl World {
     }
 
     /// A node that has not asked its database and its bus yet.
-    pub async fn unready(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn unready(settings: &[(&str, &str)]) -> Self {
         Self::build(settings, true).await
     }
 
     /// A node that has not read yet which tokens were revoked.
-    pub async fn without_revocations() -> Self {
+    pub(crate) async fn without_revocations() -> Self {
         Self::build(&[], false).await
     }
 
@@ -149,12 +149,12 @@ impl World {
     }
 
     /// The OpenAPI document.
-    pub fn document(&self) -> &Value {
+    pub(crate) fn document(&self) -> &Value {
         &self.document
     }
 
     /// An address that nobody has.
-    pub fn fresh_email(&self, name: &str) -> String {
+    pub(crate) fn fresh_email(&self, name: &str) -> String {
         format!(
             "{name}-{}@example.com",
             self.next.fetch_add(1, Ordering::Relaxed)
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// A client that never signs in: it is given a token.
-    pub async fn client(&self) -> Person {
+    pub(crate) async fn client(&self) -> Person {
         let account = NewClient {
             email: self.fresh_email("client"),
             password_hash: NO_HASH.to_owned(),
@@ -184,7 +184,7 @@ impl World {
     }
 
     /// An agent, likewise.
-    pub async fn agent(&self) -> Person {
+    pub(crate) async fn agent(&self) -> Person {
         let account = NewAdmin {
             email: self.fresh_email("agent"),
             password_hash: NO_HASH.to_owned(),
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// A good token of somebody who is in no table.
-    pub fn nobody(&self, role: Role) -> Person {
+    pub(crate) fn nobody(&self, role: Role) -> Person {
         self.signed_in(User {
             id: UserId::new(987_654),
             email: "nobody@example.com".to_owned(),
@@ -220,7 +220,7 @@ impl World {
     }
 
     /// A token of somebody that ended an hour ago.
-    pub fn expired_token(&self, user: &User) -> String {
+    pub(crate) fn expired_token(&self, user: &User) -> String {
         let then = Timestamp(Timestamp::now().0 - chrono::TimeDelta::hours(2));
         self.tokens
             .issue(user, &uuid::Uuid::now_v7().to_string(), then)
@@ -236,7 +236,7 @@ impl World {
     }
 
     /// Opens a conversation; returns its path.
-    pub async fn converse(&self, client: &Person, agent: &Person) -> String {
+    pub(crate) async fn converse(&self, client: &Person, agent: &Person) -> String {
         let body = json!({ "agencyId": agent.id() });
         let answer = self
             .post("/api/chat/conversations")
@@ -251,23 +251,23 @@ impl World {
         format!("/api/chat/conversations/{}", answer.body["data"]["id"])
     }
 
-    pub fn get(&self, path: &str) -> Call<'_> {
+    pub(crate) fn get(&self, path: &str) -> Call<'_> {
         self.call(Method::GET, path)
     }
 
-    pub fn post(&self, path: &str) -> Call<'_> {
+    pub(crate) fn post(&self, path: &str) -> Call<'_> {
         self.call(Method::POST, path)
     }
 
-    pub fn patch(&self, path: &str) -> Call<'_> {
+    pub(crate) fn patch(&self, path: &str) -> Call<'_> {
         self.call(Method::PATCH, path)
     }
 
-    pub fn delete(&self, path: &str) -> Call<'_> {
+    pub(crate) fn delete(&self, path: &str) -> Call<'_> {
         self.call(Method::DELETE, path)
     }
 
-    pub fn call(&self, method: Method, path: &str) -> Call<'_> {
+    pub(crate) fn call(&self, method: Method, path: &str) -> Call<'_> {
         Call {
             world: self,
             method,
@@ -335,7 +335,7 @@ impl Drop for World {
 }
 
 /// A request that is being written.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     world: &'a World,
     method: Method,
     path: String,
@@ -344,53 +344,53 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    pub fn by(self, person: &Person) -> Self {
+    pub(crate) fn by(self, person: &Person) -> Self {
         self.token(&person.token)
     }
 
-    pub fn token(self, token: &str) -> Self {
+    pub(crate) fn token(self, token: &str) -> Self {
         self.header(AUTHORIZATION, &format!("Bearer {token}"))
     }
 
-    pub fn cookie(self, refresh_token: &str) -> Self {
+    pub(crate) fn cookie(self, refresh_token: &str) -> Self {
         self.header(
             COOKIE,
             &format!("theme=dark; refresh_token={refresh_token}"),
         )
     }
 
-    pub fn header(mut self, name: HeaderName, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: HeaderName, value: &str) -> Self {
         self.headers
             .append(name, HeaderValue::from_str(value).unwrap());
         self
     }
 
-    pub fn from(mut self, peer: &str) -> Self {
+    pub(crate) fn from(mut self, peer: &str) -> Self {
         self.peer = peer.parse().unwrap();
         self
     }
 
     /// Sends it without a body.
-    pub async fn send(self) -> Answer {
+    pub(crate) async fn send(self) -> Answer {
         self.raw(Vec::new()).await
     }
 
     /// Sends it with a body of JSON.
-    pub async fn json(self, body: &Value) -> Answer {
+    pub(crate) async fn json(self, body: &Value) -> Answer {
         self.header(CONTENT_TYPE, "application/json")
             .raw(body.to_string().into_bytes())
             .await
     }
 
     /// Sends it with these bytes, and no other header than were given.
-    pub async fn raw(self, body: Vec<u8>) -> Answer {
+    pub(crate) async fn raw(self, body: Vec<u8>) -> Answer {
         let answer = self.body(Body::from(body.clone())).await;
         self.world.hold_against_document(&self, &body, &answer);
         answer
     }
 
     /// Sends it with a body of any kind.
-    pub async fn body(&self, body: Body) -> Answer {
+    pub(crate) async fn body(&self, body: Body) -> Answer {
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
@@ -423,18 +423,18 @@ impl Call<'_> {
 }
 
 /// An answer.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     /// Null where the body is not JSON.
-    pub body: Value,
-    pub text: String,
+    pub(crate) body: Value,
+    pub(crate) text: String,
 }
 
 impl Answer {
     /// The data of a success.
     #[track_caller]
-    pub fn data(&self, status: u16) -> &Value {
+    pub(crate) fn data(&self, status: u16) -> &Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         assert_eq!(self.body["success"], true);
         &self.body["data"]
@@ -442,14 +442,14 @@ impl Answer {
 
     /// Asserts a 204.
     #[track_caller]
-    pub fn nothing(&self) {
+    pub(crate) fn nothing(&self) {
         assert_eq!(self.status, StatusCode::NO_CONTENT, "{}", self.text);
         assert_eq!(self.text, "");
     }
 
     /// Asserts a failure; returns its message.
     #[track_caller]
-    pub fn failure(&self, status: u16, code: &str) -> &str {
+    pub(crate) fn failure(&self, status: u16, code: &str) -> &str {
         assert_eq!(
             (self.status.as_u16(), self.body["error"]["code"].as_str()),
             (status, Some(code)),
@@ -463,7 +463,7 @@ impl Answer {
     }
 
     /// A header as text; empty where it is not there.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map(|value| value.to_str().unwrap())
@@ -471,7 +471,7 @@ impl Answer {
     }
 
     /// The refresh token's cookie: its value and its attributes, in lower case.
-    pub fn refresh_cookie(&self) -> Option<(String, Vec<String>)> {
+    pub(crate) fn refresh_cookie(&self) -> Option<(String, Vec<String>)> {
         let cookie = self.headers.get(SET_COOKIE)?.to_str().unwrap();
         let (pair, attributes) = cookie.split_once(';').unwrap();
         let value = pair.strip_prefix("refresh_token=").unwrap().to_owned();
