@@ -34,9 +34,9 @@ const NO_HASH: &str = "$2b$10$uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu
 
 /// A node's REST side.
 pub(crate) struct World {
-    pub store: SharedStore,
-    pub chat: Arc<Chat>,
-    pub readiness: Arc<Readiness>,
+    pub(crate) store: SharedStore,
+    pub(crate) chat: Arc<Chat>,
+    pub(crate) readiness: Arc<Readiness>,
     router: Router,
     tokens: AccessTokens,
     document: Value,
@@ -47,8 +47,8 @@ pub(crate) struct World {
 /// Somebody with a good token.
 #[derive(Clone)]
 pub(crate) struct Person {
-    pub user: User,
-    pub token: String,
+    pub(crate) user: User,
+    pub(crate) token: String,
 }
 
 impl Person {
@@ -424,11 +424,11 @@ impl Call<'_> {
 
 /// An answer.
 pub(crate) struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     /// Null where the body is not JSON.
-    pub body: Value,
-    pub text: String,
+    pub(crate) body: Value,
+    pub(crate) text: String,
 }
 
 impl Answer {
