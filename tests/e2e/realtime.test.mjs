@@ -156,6 +156,7 @@ onBothSetups((setup, test) => {
     await second.next('chatMessage');
     assert.equal((await watcher.ask('leaveConversation', { conversationId: id })).id, id);
     await passes(clientSocket, id, [second]);
+    await clientSocket.next('messageReceived', (m) => m.seq === 2);
     await watcher.next('newMessageNotification', (n) => n.message.seq === 2);
     assert.equal(watcher.all('chatMessage').length, 1, 'after leaving, nothing more');
     assert.deepEqual(second.all('chatMessage').map((m) => m.seq), [1, 2]);

@@ -315,7 +315,7 @@ async fn ids_of_deleted_conversations_stay_unused(kind: Kind) {
 }
 
 async fn many_conversations_take_several_batches(kind: Kind) {
-    const CONVERSATIONS: i64 = 600;
+    const CONVERSATIONS: i64 = 1100;
     let database = Database::new(kind).await;
     database
         .sql(match kind {

@@ -77,7 +77,7 @@ export class RawConnection {
       let [length, head] = [rest[1] & 0x7f, 2];
       if (length === 126) [length, head] = [rest.readUInt16BE(2), 4];
       if (length === 127) [length, head] = [Number(rest.readBigUInt64BE(2)), 10];
-      if ((rest[0] & 0x0f) === 8) return length >= 2 ? rest.readUInt16BE(head) : 1005;
+      if (rest[0] === 0x88) return length >= 2 ? rest.readUInt16BE(head) : 1005;
       rest = rest.subarray(head + length);
     }
     return undefined;
@@ -85,7 +85,8 @@ export class RawConnection {
 
   /** Waits until the other end has closed the WebSocket or the connection, whichever it does first; the time it did. */
   async whenClosing(ms = PATIENCE_MS) {
-    await Promise.race([this.whenClosed(ms), this.until(() => this.closeCode !== undefined, ms)]);
+    const closeFrame = this.until(() => this.closeCode !== undefined, ms).catch(() => this.whenClosed(ms));
+    await Promise.race([this.whenClosed(ms), closeFrame]);
     return Date.now();
   }
 

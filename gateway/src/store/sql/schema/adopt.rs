@@ -11,9 +11,11 @@ use crate::store::sql::query::Query;
 /// How many message ids are looked through in one query.
 const WINDOW: i64 = 200_000;
 
-/// A batch ends with the conversation that reaches one of these.
-const BATCH_MESSAGES: i64 = 20_000;
-const BATCH_CONVERSATIONS: usize = 256;
+/// A batch ends with the conversation that reaches one of these. A conversation's messages lie scattered over the table,
+/// so every batch may touch most of its pages: few large batches write them less often than many small ones. But MariaDB
+/// turns a list of more than a thousand values (`in_predicate_conversion_threshold`) into a join, which is far slower.
+const BATCH_MESSAGES: i64 = 100_000;
+const BATCH_CONVERSATIONS: usize = 512;
 
 /// Ids below the highest seen that are looked at again: the old system may have been about to commit them.
 const MARGIN: i64 = 10_000;
