@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt
+.PHONY: help run chat test lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,6 +9,10 @@ help: ## Show this list
 # The dev profile: it builds several times faster than a release and is quick enough to chat with.
 run: ## Start one node on http://localhost:5000 with nothing else installed; it prints where to look and who may log in
 	cargo run --package gateway
+
+chat: ## Chat in this terminal with the node of `make run`: make chat AS=client, in another one make chat AS=agent
+	@npm ci --prefix examples/chat --silent --no-audit --no-fund
+	@node examples/chat/chat.mjs $(or $(AS),client)
 
 test: ## Install what the tests need (Debian), start private servers, run every suite; the last line counts them all
 	scripts/test

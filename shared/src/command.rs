@@ -15,6 +15,18 @@ pub mod name {
     pub const GET_ONLINE_USERS: &str = "getOnlineUsers";
     pub const SYNC: &str = "sync";
     pub const AUTHENTICATE: &str = "authenticate";
+
+    /// Every name.
+    pub const ALL: &[&str] = &[
+        JOIN_CONVERSATION,
+        LEAVE_CONVERSATION,
+        CHAT_MESSAGE,
+        TYPING,
+        MARK_AS_READ,
+        GET_ONLINE_USERS,
+        SYNC,
+        AUTHENTICATE,
+    ];
 }
 
 /// `joinConversation` and `leaveConversation`.

@@ -23,6 +23,23 @@ pub mod name {
     pub const CONVERSATION_DELETED: &str = "conversationDeleted";
     pub const TOKEN_EXPIRING: &str = "tokenExpiring";
     pub const ERROR: &str = "error";
+
+    /// Every name.
+    pub const ALL: &[&str] = &[
+        MESSAGE_RECEIVED,
+        CHAT_MESSAGE,
+        NEW_MESSAGE_NOTIFICATION,
+        TYPING_STATUS,
+        MESSAGES_MARKED_READ,
+        MESSAGES_READ,
+        USER_ONLINE,
+        USER_OFFLINE,
+        ONLINE_USERS,
+        CONVERSATION_CREATED,
+        CONVERSATION_DELETED,
+        TOKEN_EXPIRING,
+        ERROR,
+    ];
 }
 
 /// `newMessageNotification`: to the agency, when a client wrote.

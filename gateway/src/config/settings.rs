@@ -116,7 +116,7 @@ settings! {
         "Engine.IO heartbeat: how long an answer may take";
     DRAIN_SECONDS = Default::Is("30"), OPEN,
         "how long SIGTERM takes to move this node's sockets elsewhere";
-    OUTBOX_BYTES = Default::Is("4194304"), OPEN,
+    OUTBOX_BYTES = Default::Is("1048576"), OPEN,
         "bytes that may wait for one slow socket before it is closed";
     RATE_LIMIT_LOGINS_PER_MINUTE = Default::Is("10"), OPEN,
         "sign-ins for an address and for an account, over all nodes; 0 turns it off";
