@@ -44,7 +44,10 @@ impl Chat {
             .await?;
         let more = records.len() > page.limit as usize;
         records.truncate(page.limit as usize);
-        let next_cursor = records.last().filter(|_| more).map(encode_cursor);
+        let next_cursor = records
+            .last()
+            .filter(|_| more)
+            .map(|last| encode_cursor(&last.cursor()));
         let conversations = records
             .iter()
             .map(|record| record.seen_by(viewer.role))
@@ -126,13 +129,8 @@ impl Chat {
 }
 
 /// A cursor is opaque to clients: a page goes on after this activity and id.
-fn encode_cursor(record: &ConversationRecord) -> String {
-    let conversation = &record.conversation;
-    URL_SAFE_NO_PAD.encode(format!(
-        "{}.{}",
-        activity(conversation).unix_millis(),
-        conversation.id
-    ))
+fn encode_cursor(cursor: &ConversationCursor) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}.{}", cursor.activity.unix_millis(), cursor.id))
 }
 
 fn decode_cursor(cursor: &str) -> Result<ConversationCursor, Failure> {
@@ -151,14 +149,6 @@ fn decode_cursor(cursor: &str) -> Result<ConversationCursor, Failure> {
             "cursor is not one of ours: take nextCursor as it is",
         )
     })
-}
-
-/// When something last happened: the last message, or the opening. Old rows may know neither.
-fn activity(conversation: &Conversation) -> Timestamp {
-    conversation
-        .last_message_time
-        .or(conversation.created_at)
-        .unwrap_or(Timestamp(chrono::DateTime::UNIX_EPOCH))
 }
 
 #[cfg(test)]

@@ -198,5 +198,9 @@ fn first(args: &RawValue) -> &RawValue {
 }
 
 fn parse<T: DeserializeOwned>(payload: &RawValue) -> Result<T, Failure> {
+    // serde would take an array for the fields in their order.
+    if !payload.get().trim_start().starts_with('{') {
+        return Err(Failure::validation("the payload must be an object"));
+    }
     serde_json::from_str(payload.get()).map_err(|error| Failure::unreadable(&error))
 }

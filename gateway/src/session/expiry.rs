@@ -63,7 +63,9 @@ impl Expiry {
                 _ = ticks.tick() => {}
             }
             let now = Timestamp::now().unix_millis();
-            while let Some(participant) = self.table.lock().take_due(now) {
+            // A closure, so that the lock is free again when the body needs it.
+            let next = || self.table.lock().take_due(now);
+            while let Some(participant) = next() {
                 if let Some(participant) = participant.upgrade() {
                     self.mind(&participant, now);
                 }

@@ -142,7 +142,8 @@ pub trait Conversations: Send + Sync + 'static {
     ) -> Result<Vec<ConversationRecord>, StoreError>;
 
     /// Opens the conversation of a client's account with an agent, or finds the one there is. Makes the account's
-    /// `Clients` row where the old system left none. Without an agent, the one with the fewest open conversations.
+    /// `Clients` row where the old system left none. Without an agent, the client's open conversation with the latest
+    /// activity; where it has none, one with the agent who has the fewest open conversations.
     /// A new one's change is logged in the same transaction.
     async fn open_conversation(
         &self,

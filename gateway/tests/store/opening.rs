@@ -128,19 +128,23 @@ async fn the_agent_with_the_fewest_is_chosen(kind: Kind) {
         fixture.admin("b@x.y").await.id,
     );
     let other = fixture.client("d@x.y").await.id;
-    assert_eq!(fixture.open(other, None).await.conversation.agency_id, ada);
-    assert_eq!(fixture.open(cleo, None).await.conversation.agency_id, bob);
-    // Closed ones don't count: now Ada has none that is open.
-    fixture
-        .database
-        .sql("UPDATE Conversations SET isActive = 0 WHERE agencyId = 1 OR agencyId = 2")
-        .await;
-    fixture
-        .database
-        .sql("UPDATE Conversations SET isActive = 1 WHERE clientId = 1")
-        .await;
+    // Of two that have as few, the one who came last.
+    assert_eq!(fixture.open(other, None).await.conversation.agency_id, bob);
+    let own = fixture.open(cleo, None).await.conversation;
+    assert_eq!(own.agency_id, ada);
+    // Who has an open one goes on there, whoever else has fewer by then.
+    let carl = fixture.admin("z@x.y").await.id;
+    let again = fixture.store.open_conversation(cleo, None, at(9)).await;
+    assert!(
+        matches!(again.unwrap(), OpenOutcome::Existing(record) if record.conversation.id == own.id)
+    );
+    // Closed ones don't count: now only Carl and Ada have one that is open.
     let third = fixture.client("e@x.y").await.id;
-    assert_eq!(fixture.open(third, None).await.conversation.agency_id, ada);
+    assert_eq!(fixture.open(third, None).await.conversation.agency_id, carl);
+    let close = format!("UPDATE Conversations SET isActive = 0 WHERE agencyId = {bob}");
+    fixture.database.sql(&close).await;
+    let fourth = fixture.client("f@x.y").await.id;
+    assert_eq!(fixture.open(fourth, None).await.conversation.agency_id, bob);
     fixture.end().await;
 }
 

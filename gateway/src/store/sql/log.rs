@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 use shared::envelope::Position;
-use shared::model::ClientSummary;
+use shared::model::{ClientSummary, Message};
 use shared::{ClientId, ConversationId, EventSeq, Role, Seq, UserId};
 
 use super::SqlStore;
@@ -32,7 +32,7 @@ impl Log for SqlStore {
     ) -> Result<Vec<Logged>, StoreError> {
         // A deleted conversation has no row and no client any more, only the tombstone in its log.
         let sql = format!(
-            "SELECT e.eventSeq, e.kind, e.actorId, e.createdAt, e.payload, COALESCE(e.unreadCount, cv.unreadCount, 0), \
+            "SELECT e.eventSeq, e.kind, e.actorId, e.createdAt, e.payload, e.unreadCount, COALESCE(cv.unreadCount, 0), \
              cv.agencyId, cl.id, cl.name, cl.company, cl.email, cl.status, cu.id, {MESSAGE} \
              FROM ConversationEvents e \
              LEFT JOIN Messages m ON m.id = e.messageId \
@@ -191,7 +191,7 @@ fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
     let actor = UserId::new(cells.int()?);
     let at = from_millis(cells.int()?);
     let payload = cells.opt_text()?.unwrap_or_default();
-    let unread_count = cells.int()?;
+    let (unread_then, unread_now) = (cells.opt_int()?, cells.int()?);
     let agency = UserId::new(cells.opt_int()?.unwrap_or(0));
     let client_id = cells.opt_int()?;
     let (name, company, email) = (cells.opt_text()?, cells.opt_text()?, cells.opt_text()?);
@@ -217,7 +217,11 @@ fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
             Change::Deleted
         }
         _ => Change::Message {
-            message: rows::message(&mut cells)?,
+            message: match unread_then {
+                Some(_) => as_written(rows::message(&mut cells)?),
+                // Adopted: how it was when it was written is not known.
+                None => rows::message(&mut cells)?,
+            },
             client: ClientSummary {
                 id: ClientId::new(client_id.unwrap_or(0)),
                 name: name.unwrap_or_default(),
@@ -225,7 +229,7 @@ fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
                 email: email.unwrap_or_default(),
                 user_id: client_user,
             },
-            unread_count,
+            unread_count: unread_then.unwrap_or(unread_now),
         },
     };
     Ok(Logged {
@@ -239,6 +243,16 @@ fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
         change,
         outbox: None,
     })
+}
+
+/// The log tells what happened: that a message was read later is a change of its own.
+fn as_written(message: Message) -> Message {
+    Message {
+        is_read: false,
+        read_at: None,
+        updated_at: message.created_at,
+        ..message
+    }
 }
 
 fn living_heads() -> Query {

@@ -51,7 +51,12 @@ async fn open(
     }
     let ids: Vec<ClientId> = clients.iter().map(|client| client.id).collect();
 
-    let Some(agent) = choose_agent(tx, agent, &ids).await? else {
+    if agent.is_none()
+        && let Some(open) = find_open(tx, &ids).await?
+    {
+        return Ok(OpenOutcome::Existing(open));
+    }
+    let Some(agent) = choose_agent(tx, agent).await? else {
         return Ok(match agent {
             Some(_) => OpenOutcome::UnknownAgent,
             None => OpenOutcome::NoAgent,
@@ -85,32 +90,36 @@ async fn open(
 }
 
 /// The agent asked for, if there is one of that id; without a wish the one with the fewest open conversations, and of
-/// several such one the client talks with already.
-async fn choose_agent(
-    tx: &mut Tx,
-    wish: Option<UserId>,
-    clients: &[ClientId],
-) -> Result<Option<UserId>, Fault> {
+/// several such the one who came last.
+async fn choose_agent(tx: &mut Tx, wish: Option<UserId>) -> Result<Option<UserId>, Fault> {
     let query = match wish {
         Some(agent) => {
             Query::new("SELECT u.id FROM Users u WHERE u.id = ? AND u.role = 'admin'").bind(agent)
         }
-        None => {
-            let mut query = Query::new(
-                "SELECT u.id FROM Users u LEFT JOIN Conversations cv ON cv.agencyId = u.id \
-                 WHERE u.role = 'admin' GROUP BY u.id \
-                 ORDER BY COALESCE(SUM(CASE WHEN cv.isActive <> 0 THEN 1 ELSE 0 END), 0), \
-                 MAX(CASE WHEN cv.clientId IN ",
-            );
-            query.push_list(clients);
-            query.push(" THEN 1 ELSE 0 END) DESC, u.id LIMIT 1");
-            query
-        }
+        None => Query::new(
+            "SELECT u.id FROM Users u LEFT JOIN Conversations cv ON cv.agencyId = u.id \
+             WHERE u.role = 'admin' GROUP BY u.id \
+             ORDER BY COALESCE(SUM(CASE WHEN cv.isActive <> 0 THEN 1 ELSE 0 END), 0), u.id DESC LIMIT 1",
+        ),
     };
     Ok(match tx.first(query).await? {
         Some(row) => Some(UserId::new(row.int()?)),
         None => None,
     })
+}
+
+/// The open conversation in which something happened last: who asks for any agent wants to go on there.
+async fn find_open(
+    tx: &mut Tx,
+    clients: &[ClientId],
+) -> Result<Option<crate::store::ConversationRecord>, Fault> {
+    let mut query = Query::new("SELECT id FROM Conversations WHERE clientId IN ");
+    query.push_list(clients);
+    query.push(" AND isActive <> 0 ORDER BY activityMs DESC, id DESC LIMIT 1");
+    match tx.first(query).await? {
+        Some(row) => read_conversation(tx, ConversationId::new(row.int()?)).await,
+        None => Ok(None),
+    }
 }
 
 async fn find(
