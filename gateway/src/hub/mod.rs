@@ -76,10 +76,14 @@ impl<M: Member> Hub<M> {
         left
     }
 
-    /// Empties a room that is no more, and returns who was in it.
-    pub fn close(&self, room: Room) -> Vec<MemberKey> {
-        let members = self.shard(room).lock().remove(&room).unwrap_or_default();
-        members.into_keys().collect()
+    /// Empties a room that is no more.
+    pub fn close(&self, room: Room) {
+        self.shard(room).lock().remove(&room);
+    }
+
+    /// Whether anybody is in a room.
+    pub fn has_members(&self, room: Room) -> bool {
+        self.shard(room).lock().contains_key(&room)
     }
 
     /// Everybody in a room.

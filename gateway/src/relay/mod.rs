@@ -37,20 +37,21 @@ impl<M: Member> Relay<M> {
         stop: CancellationToken,
     ) -> Option<(Arc<Self>, Vec<JoinHandle<()>>)> {
         let incoming = bus.incoming()?;
-        let (interest, following) = Interest::start(bus.clone(), stop.clone());
+        let is_wanted = {
+            let hub = hub.clone();
+            Box::new(move |room| hub.has_members(room))
+        };
+        let (interest, following) = Interest::start(is_wanted, bus.clone(), stop.clone());
         let relay = Arc::new(Self { hub, interest });
         let pump = tokio::spawn(relay.clone().pump(incoming, on_notice, stop));
         Some((relay, vec![following, pump]))
     }
 
     /// Puts a member into a room. When this returns, what is published to the room from now on reaches the member.
-    /// On an error it is not in the room.
+    /// On an error it is not in the room. Where this future is dropped half way, the member may be in: `leave` takes it out.
     pub async fn join(&self, room: Room, key: MemberKey, member: &Arc<M>) -> Result<(), BusError> {
-        if !self.hub.join(room, key, member) {
-            return self.interest.ready(room).await;
-        }
-        // If this future is dropped half way, the member's guard leaves the room.
-        let joined = self.interest.add(room).await;
+        self.hub.join(room, key, member);
+        let joined = self.interest.ready(room).await;
         if joined.is_err() {
             self.leave(room, key);
         }
@@ -60,7 +61,7 @@ impl<M: Member> Relay<M> {
     /// Takes a member out of a room. Being out is no error.
     pub fn leave(&self, room: Room, key: MemberKey) {
         if self.hub.leave(room, key) {
-            self.interest.remove(room, 1);
+            self.interest.left(room);
         }
     }
 
@@ -107,8 +108,8 @@ impl<M: Member> Relay<M> {
             histogram!(names::MESSAGE_LATENCY).record(f64::from(millis) / 1000.0);
         }
         if let Some(room) = envelope.closes {
-            let members = self.hub.close(room);
-            self.interest.remove(room, members.len());
+            self.hub.close(room);
+            self.interest.left(room);
         }
     }
 }
