@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{StartError, demo};
@@ -26,6 +27,9 @@ use crate::store::{self, InvalidUrl, SharedStore, StoreError};
 
 /// How long to wait before a database that was not there is tried again.
 const MIGRATION_RETRY: Duration = Duration::from_secs(2);
+
+/// How long the chat may take to store and publish what it was handed before the node goes.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many transactions with messages a node has in flight: MySQL commits several at a time, SQLite has one writer.
 const MYSQL_WRITERS: usize = 4;
@@ -184,11 +188,17 @@ impl Node {
         self.stop.cancel();
         // They hold the chat: the writers end when the last of them has let go.
         drop(self.router);
-        for task in self.tasks {
-            // A task that panicked has said so.
-            let _ = task.await;
+        let ended = async {
+            for task in self.tasks {
+                // A task that panicked has said so.
+                let _ = task.await;
+            }
+            self.chat.finish().await;
+        };
+        // What is not out by then waits in the outbox for another node.
+        if timeout(FINISH_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("not everything could be finished in time");
         }
-        self.chat.finish().await;
         self.bus.close().await;
         self.store.close().await;
     }
