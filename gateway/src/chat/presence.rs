@@ -177,10 +177,11 @@ impl Table {
                 () = stop.cancelled() => true,
             };
             let changed: Vec<_> = self.people.lock().changed.drain().collect();
+            // All of them, whatever becomes of one: whoever is left out here is not looked at again.
             let failed = stream::iter(changed)
                 .map(|user| self.settle(user))
                 .buffer_unordered(CONCURRENCY)
-                .any(|settled| async move { !settled })
+                .fold(false, |failed, settled| async move { failed | !settled })
                 .await;
             if going {
                 return;
@@ -322,5 +323,88 @@ impl Table {
             }])
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::bus::BusError;
+    use crate::bus::local::LocalBus;
+    use crate::store;
+
+    /// Fails a few times before it counts anybody.
+    #[derive(Default)]
+    struct Shaky {
+        failures: Mutex<usize>,
+        online: Mutex<HashMap<UserId, Role>>,
+    }
+
+    impl Shaky {
+        fn stumble(&self) -> Result<(), BusError> {
+            let mut failures = self.failures.lock();
+            if *failures > 0 {
+                *failures -= 1;
+                return Err(BusError("away".into()));
+            }
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Presence for Shaky {
+        async fn arrive(&self, user: UserId, role: Role) -> Result<bool, BusError> {
+            self.stumble()?;
+            Ok(self.online.lock().insert(user, role).is_none())
+        }
+        async fn depart(&self, user: UserId) -> Result<(), BusError> {
+            self.stumble()?;
+            self.online.lock().remove(&user);
+            Ok(())
+        }
+        async fn renew(&self, _: &[(UserId, Role)]) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn sweep(&self) -> Result<Vec<(UserId, Role)>, BusError> {
+            Ok(Vec::new())
+        }
+        async fn online(&self) -> Result<Vec<(UserId, Role)>, BusError> {
+            Ok(self
+                .online
+                .lock()
+                .iter()
+                .map(|(user, role)| (*user, *role))
+                .collect())
+        }
+        async fn online_among(&self, _: &[UserId]) -> Result<Vec<(UserId, Role)>, BusError> {
+            self.online().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_is_told_of_however_often_it_failed() {
+        // Clients are announced without a look into the store: it is never opened.
+        let store = store::open(&store::Settings::new("sqlite://unused.db")).unwrap();
+        let shaky = Arc::new(Shaky::default());
+        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
+        let presence: Arc<dyn Presence> = shaky.clone();
+        let (tracker, _) = Tracker::start(&store, &bus, &presence, CancellationToken::new());
+        let people = || (1..=200).map(UserId::new);
+        let tracker = &tracker;
+
+        *shaky.failures.lock() = 50;
+        stream::iter(people())
+            .for_each_concurrent(None, |user| tracker.arrive(user, Role::User))
+            .await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(shaky.online.lock().len(), 200);
+
+        *shaky.failures.lock() = 50;
+        people().for_each(|user| tracker.depart(user));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(shaky.online.lock().is_empty());
+        assert!(tracker.shared.people.lock().here.is_empty());
     }
 }
