@@ -38,10 +38,7 @@ pub(super) struct Caller(pub(super) Identity);
 impl Caller {
     /// As the chat sees the caller.
     pub(super) fn viewer(&self) -> Viewer {
-        Viewer {
-            user: self.0.user,
-            role: self.0.role,
-        }
+        self.0.viewer()
     }
 }
 

@@ -24,6 +24,9 @@ use crate::telemetry::metrics as names;
 /// The most conversations one socket may have open: far more than a person can look at.
 const MAX_JOINED: usize = 1_000;
 
+/// Bursts of twice the rate (contract, section 5).
+const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+
 /// A socket as the hub knows it. Held by its rooms and by its session.
 pub struct Participant {
     /// Its name in the hub.
@@ -93,10 +96,7 @@ struct Part {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, socket: Socket, identity: Identity) -> Self {
-        let viewer = Viewer {
-            user: identity.user,
-            role: identity.role,
-        };
+        let viewer = identity.viewer();
         let limiter = NonZeroU32::new(shared.settings.events_per_second).map(|rate| {
             let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE));
             RateLimiter::direct_with_clock(quota, MonotonicClock)
@@ -224,9 +224,6 @@ impl Session {
             .increment(change);
     }
 }
-
-/// Bursts of twice the rate (contract, section 5).
-const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 impl Drop for Session {
     fn drop(&mut self) {
