@@ -1,4 +1,4 @@
-//! Who may do what: the contract's table of rights, and nothing else.
+//! Who may do what in the chat, and nothing else.
 
 use shared::{ErrorCode, Role, UserId};
 

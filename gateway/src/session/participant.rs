@@ -24,7 +24,7 @@ use crate::telemetry::metrics as names;
 /// The most conversations one socket may have open: far more than a person can look at.
 const MAX_JOINED: usize = 1_000;
 
-/// Bursts of twice the rate (contract, section 5).
+/// Bursts are of twice the rate, as `RATE_LIMIT_EVENTS_PER_SECOND` promises.
 const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 /// A socket as the hub knows it. Held by its rooms and by its session.
