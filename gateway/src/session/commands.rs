@@ -83,7 +83,7 @@ async fn join_conversation(
     let ConversationRef { conversation_id } = parse(payload)?;
     let viewer = session.viewer();
     shared.chat.conversation(viewer, conversation_id).await?;
-    if !session.joined(conversation_id) {
+    if !session.note_joined(conversation_id) {
         return Err(Failure::validation(
             "this socket has too many conversations open: leave some first",
         ));
@@ -103,7 +103,7 @@ async fn join_conversation(
         Err(error) => Err(error.into()),
     };
     if conversation.is_err() {
-        session.left(conversation_id);
+        session.leave(conversation_id);
     }
     conversation
 }
@@ -114,8 +114,8 @@ async fn leave_conversation(
     payload: &RawValue,
 ) -> Result<Conversation, Failure> {
     let ConversationRef { conversation_id } = parse(payload)?;
-    session.left(conversation_id);
-    if session.typing(conversation_id, false) {
+    session.leave(conversation_id);
+    if session.note_typing(conversation_id, false) {
         shared
             .chat
             .typing(session.viewer(), conversation_id, false, true)
@@ -137,7 +137,7 @@ async fn typing(shared: &Shared, session: &Session, payload: &RawValue) -> Resul
         .chat
         .typing(session.viewer(), conversation_id, is_typing, may_view)
         .await?;
-    session.typing(conversation_id, is_typing);
+    session.note_typing(conversation_id, is_typing);
     Ok(())
 }
 
