@@ -89,13 +89,6 @@ impl Failure {
         }
     }
 
-    /// Adds what a developer wants to know. See `details` for what must not stand there.
-    #[must_use]
-    pub fn with_details(mut self, details: impl Into<String>) -> Self {
-        self.details = Some(details.into());
-        self
-    }
-
     /// Whole seconds to wait, rounded up and at least one: the value of `Retry-After`.
     pub fn retry_after_seconds(&self) -> Option<u64> {
         self.retry_after
@@ -210,7 +203,10 @@ mod tests {
 
     #[test]
     fn details_are_for_development_only() {
-        let failure = Failure::forbidden("not yours").with_details("user 7");
+        let failure = Failure {
+            details: Some("user 7".to_owned()),
+            ..Failure::forbidden("not yours")
+        };
         assert_eq!(
             failure.envelope(AppEnv::Development).get(),
             r#"{"success":false,"error":{"code":"FORBIDDEN","message":"not yours","details":"user 7"}}"#

@@ -1,6 +1,11 @@
 //! What the documents say of the program, held against the program.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+use std::path::Path;
 
 use gateway::config::SETTINGS;
 use shared::ErrorCode;
@@ -58,4 +63,54 @@ fn the_events_page_names_every_event_and_every_code_of_sockets() {
             "{code}"
         );
     }
+}
+
+#[test]
+fn a_module_looks_only_at_those_above_it() {
+    // The rows between the table of layers and the next heading: module names stand in the second column.
+    let page = read("ARCHITECTURE.md");
+    let begin = page.find("| layer |").unwrap();
+    let table = &page[begin..begin + page[begin..].find("\n\n").unwrap()];
+    let modules: Vec<_> = table
+        .lines()
+        .filter_map(|line| line.split('|').nth(2))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&sources).unwrap() {
+        let path = entry.unwrap().path();
+        let module = path.file_stem().unwrap().to_str().unwrap();
+        if module == "lib" {
+            continue;
+        }
+        let place = modules.iter().position(|known| *known == module);
+        let above = &modules[..=place.unwrap_or_else(|| panic!("{module} has no layer"))];
+        for used in crate_paths(&path) {
+            assert!(above.contains(&&*used), "{module} looks at {used}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 10);
+}
+
+/// The first names of all `crate::` paths in a file, or in the files of a folder.
+fn crate_paths(path: &Path) -> Vec<String> {
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).unwrap();
+        return entries
+            .flat_map(|entry| crate_paths(&entry.unwrap().path()))
+            .collect();
+    }
+    if path.extension().is_none_or(|extension| extension != "rs") {
+        return Vec::new();
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    text.match_indices("crate::")
+        .map(|(at, prefix)| {
+            let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+            let rest = &text[at + prefix.len()..];
+            rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())].to_owned()
+        })
+        .collect()
 }

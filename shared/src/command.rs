@@ -37,15 +37,18 @@ pub struct ConversationRef {
     pub conversation_id: ConversationId,
 }
 
-/// `chatMessage`.
+/// `chatMessage`: a `Draft` that names its conversation. Its members are repeated, since serde's `flatten` would copy every
+/// message through a tree first.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SendMessage {
     /// Where to say it.
     pub conversation_id: ConversationId,
-    /// What to say: the rest of this struct's contents.
-    #[serde(flatten)]
-    pub draft: Draft,
+    /// The text.
+    pub message: String,
+    /// The sender's own name for it.
+    #[serde(default)]
+    pub client_message_id: Option<String>,
 }
 
 /// A message to be said; the body of the REST call, where the path names the conversation.

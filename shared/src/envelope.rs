@@ -56,7 +56,7 @@ pub struct Delivery {
 pub struct Origin {
     /// Which socket.
     pub socket: SocketId,
-    /// The name under which it hears the event, rooms or no rooms; `None`: it hears nothing.
+    /// The name under which it hears the event, where it is in one of the rooms; `None`: it hears nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
 }

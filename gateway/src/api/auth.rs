@@ -263,7 +263,8 @@ fn carry(
     })
 }
 
-/// The cookie's attributes are the contract's (section 2). A life of 0 seconds takes the cookie away.
+/// The cookie is for the calls under its path only, and neither for scripts nor for requests that other sites make. A life
+/// of 0 seconds takes it away.
 fn set_cookie(value: &str, life_seconds: u64, mode: AppEnv) -> Result<HeaderValue, Failure> {
     let secure = match mode {
         AppEnv::Development => "",

@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::realtime::client_address;
 use crate::store::Viewer;
 
-/// The most bytes of a body (contract, section 3).
+/// The most bytes of a body: four times the longest message with every character escaped.
 pub(super) const MAX_BODY: usize = 256 * 1024;
 
 /// How much of a body that is refused is read all the same: a client that is still sending when the connection closes
@@ -38,10 +38,7 @@ pub(super) struct Caller(pub(super) Identity);
 impl Caller {
     /// As the chat sees the caller.
     pub(super) fn viewer(&self) -> Viewer {
-        Viewer {
-            user: self.0.user,
-            role: self.0.role,
-        }
+        self.0.viewer()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::config::AppEnv;
 use crate::failure::Failure;
 use crate::telemetry::metrics as names;
 
-/// How long a request may take, from its head to its answer (contract, section 3).
+/// How long a request may take, from its head to its answer: as long as proxies commonly wait.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the guard goes by.

@@ -92,7 +92,7 @@ impl Node {
             store: store.clone(),
             bus: shared.bus.clone(),
             presence: shared.presence,
-            writers: if is_mysql(config) {
+            writers: if config.database.is_mysql() {
                 MYSQL_WRITERS
             } else {
                 SQLITE_WRITERS
@@ -213,7 +213,7 @@ fn begin(
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
     let migrates = config.database.auto_migrate;
-    let has_demo = config.env == AppEnv::Development && !is_mysql(config);
+    let has_demo = config.env == AppEnv::Development && !config.database.is_mysql();
     async move {
         let prepare = async {
             if migrates {
@@ -285,8 +285,4 @@ fn in_process() -> Shared {
         presence: Arc::new(LocalPresence::new(PresenceSettings::default())),
         limiter: Arc::new(LocalRateLimiter::new()),
     }
-}
-
-fn is_mysql(config: &Config) -> bool {
-    config.database.url.expose().starts_with("mysql:")
 }

@@ -12,10 +12,11 @@ use shared::{ErrorCode, Role, Timestamp, UserId};
 
 use crate::config::Secret;
 use crate::failure::Failure;
+use crate::store::Viewer;
 
 /// How long an access token is good after it was issued. Also the most that is believed of somebody else's token, whatever
 /// its `exp`: a revocation is remembered for as long.
-pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
+pub(super) const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 
 /// More than any token of these claims needs (an e-mail address is 255 characters at most), and little enough that nobody
 /// makes a node hash megabytes.
@@ -41,6 +42,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// As the chat sees the holder.
+    pub const fn viewer(&self) -> Viewer {
+        Viewer {
+            user: self.user,
+            role: self.role,
+        }
+    }
+
     /// What a revocation calls this token by: its session, or its own hash.
     pub fn handle(&self) -> &str {
         self.session.as_deref().unwrap_or(&self.token_hash)

@@ -32,7 +32,7 @@ pub enum RefreshIn {
 // Holds a password: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the contract's own and say it")]
+#[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct Registration {
     pub email: String,
     pub password: String,
@@ -52,7 +52,7 @@ pub struct Registration {
 // Holds a password: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the contract's own and say it")]
+#[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct Login {
     pub email: String,
     pub password: String,
@@ -64,7 +64,7 @@ pub struct Login {
 // Holds a token: it has no `Debug`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the contract's own and say it")]
+#[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct RefreshRequest {
     #[serde(default)]
     pub refresh_token: Option<String>,
@@ -74,7 +74,7 @@ pub struct RefreshRequest {
 // Holds passwords: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are the contract's own and say it")]
+#[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct PasswordChange {
     pub current_password: String,
     pub new_password: String,
@@ -83,7 +83,7 @@ pub struct PasswordChange {
 /// The body of `PATCH /auth/me`: what is not there stays, null clears. Other members (`role`, `email`) change nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(missing_docs, reason = "the names are the contract's own and say it")]
+#[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct ProfilePatch {
     #[serde(deserialize_with = "present")]
     #[schema(value_type = Option<String>)]

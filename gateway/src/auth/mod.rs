@@ -9,10 +9,10 @@ mod refresh_token;
 mod revocations;
 mod sessions;
 
-pub use access_token::{ACCESS_TOKEN_LIFE, AccessTokens, Identity, bearer};
+pub use access_token::{AccessTokens, Identity, bearer};
 pub use account::{
     Login, NewAccount, PasswordChange, ProfilePatch, RefreshIn, RefreshRequest, Registration,
 };
 pub use password::Passwords;
-pub use revocations::{POLL_INTERVAL, Revocations};
+pub use revocations::Revocations;
 pub use sessions::{AuthParts, AuthService, IssuedRefresh, Refreshed, SignedIn, create_admin};

@@ -14,7 +14,7 @@ use super::access_token::{ACCESS_TOKEN_LIFE, Identity};
 use crate::store::{Sessions, StoreError};
 
 /// How often the database is asked: how long a token may outlive its revocation on a node that missed the notice.
-pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How far clocks of nodes may differ, and how long a transaction may take to commit after its moment was noted: each poll
 /// looks back that much further than the one before it began.

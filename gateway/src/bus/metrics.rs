@@ -1,21 +1,13 @@
-//! What the buses count: their metrics' names, and the one place that writes each. Descriptions for `/metrics` are the
-//! telemetry's.
+//! What the buses count, and the one place that writes each. Names and help are the telemetry's.
 
 use std::time::Duration;
 
+use metrics::{counter, histogram};
+
 use super::PublishOutcome;
+use crate::telemetry::metrics as names;
 
-/// Counter: envelopes that went out.
-pub const PUBLISHED: &str = "chat_bus_published_total";
-/// Counter: envelopes that came before their elder.
-pub const PARKED: &str = "chat_bus_parked_total";
-/// Histogram, seconds: one `publish` call.
-pub const PUBLISH_SECONDS: &str = "chat_bus_publish_seconds";
-/// Counter: times the subscription link was lost and came back.
-pub const INTERRUPTIONS: &str = "chat_bus_interruptions_total";
-/// Histogram, seconds: from the publisher's call to this node's ear. Between machines it holds their clocks' difference.
-pub const LAG_SECONDS: &str = "chat_bus_lag_seconds";
-
+/// One `publish` call, and what became of its envelopes.
 pub(super) fn published(outcomes: &[PublishOutcome], took: Duration) {
     let count = |wanted: PublishOutcome| {
         outcomes
@@ -23,15 +15,17 @@ pub(super) fn published(outcomes: &[PublishOutcome], took: Duration) {
             .filter(|&&outcome| outcome == wanted)
             .count() as u64
     };
-    metrics::counter!(PUBLISHED).increment(count(PublishOutcome::Published));
-    metrics::counter!(PARKED).increment(count(PublishOutcome::Parked));
-    metrics::histogram!(PUBLISH_SECONDS).record(took.as_secs_f64());
+    counter!(names::BUS_PUBLISHED).increment(count(PublishOutcome::Published));
+    counter!(names::BUS_PARKED).increment(count(PublishOutcome::Parked));
+    histogram!(names::BUS_PUBLISH).record(took.as_secs_f64());
 }
 
+/// The subscription link was lost and came back.
 pub(super) fn interrupted() {
-    metrics::counter!(INTERRUPTIONS).increment(1);
+    counter!(names::BUS_INTERRUPTIONS).increment(1);
 }
 
+/// From the publisher's call to this node's ear. Between machines it holds their clocks' difference.
 pub(super) fn lagged(lag: Duration) {
-    metrics::histogram!(LAG_SECONDS).record(lag.as_secs_f64());
+    histogram!(names::BUS_LAG).record(lag.as_secs_f64());
 }

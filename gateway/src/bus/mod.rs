@@ -2,7 +2,7 @@
 //! the one within a single node. Both keep the contract below; one suite proves both.
 
 pub mod local;
-pub mod metrics;
+mod metrics;
 pub mod redis;
 
 use std::sync::Arc;

@@ -143,12 +143,8 @@ fn decode_cursor(cursor: &str) -> Result<ConversationCursor, Failure> {
             id: id.parse().ok()?,
         })
     };
-    parse().ok_or_else(|| {
-        Failure::new(
-            ErrorCode::ValidationError,
-            "cursor is not one of ours: take nextCursor as it is",
-        )
-    })
+    parse()
+        .ok_or_else(|| Failure::validation("cursor is not one of ours: take nextCursor as it is"))
 }
 
 #[cfg(test)]

@@ -24,17 +24,21 @@ pub(super) fn check(draft: Draft) -> Result<Draft, Failure> {
         ));
     }
     if text.chars().count() > MAX_MESSAGE_CHARS {
-        return Err(invalid("message must have at most 5000 characters"));
+        return Err(Failure::validation(
+            "message must have at most 5000 characters",
+        ));
     }
     if draft.message.len() > MAX_MESSAGE_BYTES {
-        return Err(invalid(
+        return Err(Failure::validation(
             "message must have at most 65535 bytes, outer white space included",
         ));
     }
     if let Some(id) = &draft.client_message_id {
         let chars = id.chars().count();
         if chars == 0 || chars > MAX_CLIENT_MESSAGE_ID_CHARS {
-            return Err(invalid("clientMessageId must have 1 to 64 characters"));
+            return Err(Failure::validation(
+                "clientMessageId must have 1 to 64 characters",
+            ));
         }
     }
     Ok(draft)
@@ -43,10 +47,6 @@ pub(super) fn check(draft: Draft) -> Result<Draft, Failure> {
 /// White space as Unicode or JavaScript has it: `String.prototype.trim` also takes the byte order mark.
 fn is_white_space(c: char) -> bool {
     c.is_whitespace() || c == '\u{feff}'
-}
-
-fn invalid(message: &'static str) -> Failure {
-    Failure::new(ErrorCode::ValidationError, message)
 }
 
 #[cfg(test)]

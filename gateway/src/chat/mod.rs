@@ -9,6 +9,7 @@ mod policy;
 mod presence;
 mod publisher;
 mod receipts;
+mod signs;
 mod sync;
 mod typing;
 mod writer;

@@ -1,4 +1,4 @@
-//! Who may do what: the contract's table of rights, and nothing else.
+//! Who may do what in the chat, and nothing else.
 
 use shared::{ErrorCode, Role, UserId};
 
@@ -10,10 +10,7 @@ pub(super) fn may_view(viewer: Viewer, parties: Parties) -> Result<(), Failure> 
     match viewer.role {
         Role::Admin => Ok(()),
         Role::User if parties.client_user == Some(viewer.user) => Ok(()),
-        Role::User => Err(Failure::new(
-            ErrorCode::Forbidden,
-            "this conversation is another client's",
-        )),
+        Role::User => Err(not_yours()),
     }
 }
 
@@ -33,10 +30,7 @@ pub(super) fn admit(message: &NewMessage, parties: &Parties) -> Result<UserId, R
 pub(super) fn only_clients(viewer: Viewer) -> Result<(), Failure> {
     match viewer.role {
         Role::User => Ok(()),
-        Role::Admin => Err(Failure::new(
-            ErrorCode::Forbidden,
-            "only clients open conversations",
-        )),
+        Role::Admin => Err(Failure::forbidden("only clients open conversations")),
     }
 }
 
@@ -44,10 +38,7 @@ pub(super) fn only_clients(viewer: Viewer) -> Result<(), Failure> {
 pub(super) fn only_admins(viewer: Viewer) -> Result<(), Failure> {
     match viewer.role {
         Role::Admin => Ok(()),
-        Role::User => Err(Failure::new(
-            ErrorCode::Forbidden,
-            "only agency staff may do this",
-        )),
+        Role::User => Err(Failure::forbidden("only agency staff may do this")),
     }
 }
 
@@ -61,20 +52,18 @@ pub(super) fn no_conversation() -> Failure {
 
 /// The client may read, not write.
 pub(super) fn client_inactive() -> Failure {
-    Failure::new(
-        ErrorCode::Forbidden,
-        "this client is inactive: it may read, not write",
-    )
+    Failure::forbidden("this client is inactive: it may read, not write")
+}
+
+fn not_yours() -> Failure {
+    Failure::forbidden("this conversation is another client's")
 }
 
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::ConversationNotFound => no_conversation(),
-            Rejection::NotAParticipant => Self::new(
-                ErrorCode::Forbidden,
-                "this conversation is another client's",
-            ),
+            Rejection::NotAParticipant => not_yours(),
             Rejection::ClientInactive => client_inactive(),
             Rejection::ClientHasNoAccount => Self::new(
                 ErrorCode::ClientHasNoAccount,

@@ -10,17 +10,16 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 use parking_lot::Mutex;
-use shared::envelope::{Delivery, Envelope};
 use shared::event::{OnlineUsers, PresenceChange, name};
 use shared::model::OnlineUser;
-use shared::{Role, Room, Timestamp, UserId};
+use shared::{Delivery, Role, Room, Timestamp, UserId};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Chat, raw};
-use crate::bus::{Bus, Publication};
+use super::{Chat, raw, signs};
+use crate::bus::Bus;
 use crate::cluster::Presence;
 use crate::failure::Failure;
 use crate::store::{SharedStore, Viewer};
@@ -302,27 +301,16 @@ impl Table {
             rooms.extend(clients.into_iter().map(Room::User));
         }
         let at = Timestamp::now();
-        let envelope = Arc::new(Envelope {
-            position: None,
-            deliveries: vec![Delivery {
-                event: event.to_owned(),
-                rooms,
-                data: raw(&PresenceChange { user_id, role, at })?,
-                origin: None,
-                // Nobody needs to be told of themselves.
-                except_user: Some(user_id),
-                lapse: None,
-            }],
-            sent_at: at.unix_millis(),
-            closes: None,
-        });
-        self.bus
-            .publish(&[Publication {
-                envelope,
-                begins_at: None,
-            }])
-            .await?;
-        Ok(())
+        let sign = Delivery {
+            event: event.to_owned(),
+            rooms,
+            data: raw(&PresenceChange { user_id, role, at })?,
+            origin: None,
+            // Nobody needs to be told of themselves.
+            except_user: Some(user_id),
+            lapse: None,
+        };
+        signs::publish(&*self.bus, sign).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use shared::command::{Sync, SyncPosition};
 use shared::event::{SyncAnswer, SyncedConversation, SyncedEvent};
-use shared::{ConversationId, ErrorCode, EventSeq};
+use shared::{ConversationId, EventSeq};
 
 use super::{Chat, events, policy};
 use crate::failure::Failure;
@@ -35,7 +35,9 @@ impl Chat {
             });
         };
         if positions.len() > MAX_CONVERSATIONS {
-            return Err(invalid("conversations must name at most 200 conversations"));
+            return Err(Failure::validation(
+                "conversations must name at most 200 conversations",
+            ));
         }
         let heads = self.heads_of(viewer, &positions).await?;
         let mut room = MAX_ANSWER_BYTES;
@@ -132,11 +134,7 @@ fn head_alone(head: LogHead) -> SyncedConversation {
 fn checked_limit(limit: Option<i64>) -> Result<usize, Failure> {
     let limit = limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(invalid("limit must be from 1 to 500"));
+        return Err(Failure::validation("limit must be from 1 to 500"));
     }
     usize::try_from(limit).map_err(Failure::internal)
-}
-
-fn invalid(message: &'static str) -> Failure {
-    Failure::new(ErrorCode::ValidationError, message)
 }

@@ -1,14 +1,12 @@
 //! Who is writing just now: passing signs, not stored.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use shared::envelope::{Delivery, Envelope, Lapse, LapseEnd};
+use shared::envelope::{Delivery, Lapse, LapseEnd};
 use shared::event::{TypingStatus, name};
-use shared::{ConversationId, Room, Timestamp, UserId};
+use shared::{ConversationId, Room, UserId};
 
-use super::{Chat, raw};
-use crate::bus::Publication;
+use super::{Chat, raw, signs};
 use crate::failure::Failure;
 use crate::store::Viewer;
 
@@ -28,14 +26,7 @@ impl Chat {
         if !may_view {
             self.visible(who, conversation).await?;
         }
-        let envelope = Arc::new(sign(who.user, conversation, is_typing)?);
-        self.bus
-            .publish(&[Publication {
-                envelope,
-                begins_at: None,
-            }])
-            .await?;
-        Ok(())
+        signs::publish(&*self.bus, sign(who.user, conversation, is_typing)?).await
     }
 }
 
@@ -44,7 +35,7 @@ fn sign(
     user_id: UserId,
     conversation_id: ConversationId,
     is_typing: bool,
-) -> Result<Envelope, Failure> {
+) -> Result<Delivery, Failure> {
     let status = |is_typing| {
         raw(&TypingStatus {
             conversation_id,
@@ -61,21 +52,16 @@ fn sign(
     } else {
         None
     };
-    Ok(Envelope {
-        position: None,
-        deliveries: vec![Delivery {
-            event: name::TYPING_STATUS.to_owned(),
-            rooms: vec![Room::Conversation(conversation_id)],
-            data: status(is_typing)?,
-            origin: None,
-            except_user: Some(user_id),
-            lapse: Some(Lapse {
-                key: format!("typing:{conversation_id}:{user_id}"),
-                then,
-            }),
-        }],
-        sent_at: Timestamp::now().unix_millis(),
-        closes: None,
+    Ok(Delivery {
+        event: name::TYPING_STATUS.to_owned(),
+        rooms: vec![Room::Conversation(conversation_id)],
+        data: status(is_typing)?,
+        origin: None,
+        except_user: Some(user_id),
+        lapse: Some(Lapse {
+            key: format!("typing:{conversation_id}:{user_id}"),
+            then,
+        }),
     })
 }
 
@@ -85,12 +71,7 @@ mod tests {
 
     #[test]
     fn a_sign_ends_by_itself_and_its_end_does_not() {
-        let sign = |is_typing| {
-            sign(UserId::new(1), ConversationId::new(2), is_typing)
-                .unwrap()
-                .deliveries
-                .remove(0)
-        };
+        let sign = |is_typing| sign(UserId::new(1), ConversationId::new(2), is_typing).unwrap();
         let on = sign(true);
         assert_eq!(
             on.data.get(),

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use super::events;
 use super::publisher::{Outgoing, Publisher};
 use crate::failure::Failure;
-use crate::store::{Admission, Appended, NewMessage, SharedStore, StoreError};
+use crate::store::{Admission, AppendOutcome, Appended, NewMessage, SharedStore, StoreError};
 use crate::telemetry::metrics as names;
 
 /// The most messages one transaction takes: beyond it a transaction gets longer, not cheaper for each message.
@@ -123,10 +123,7 @@ impl Writer {
         }
     }
 
-    async fn append(
-        &self,
-        messages: &[NewMessage],
-    ) -> Result<crate::store::AppendOutcome, StoreError> {
+    async fn append(&self, messages: &[NewMessage]) -> Result<AppendOutcome, StoreError> {
         let begun = Instant::now();
         let outcome = self.store.append(messages, &*self.admit).await;
         histogram!(names::COMMIT).record(begun.elapsed().as_secs_f64());
@@ -140,7 +137,7 @@ impl Writer {
         &self,
         messages: &[NewMessage],
         waiting: Vec<(Option<SocketId>, Done)>,
-        outcome: Result<crate::store::AppendOutcome, StoreError>,
+        outcome: Result<AppendOutcome, StoreError>,
     ) {
         let outcome = match outcome {
             Ok(outcome) => outcome,

@@ -134,10 +134,6 @@ impl LocalRateLimiter {
     }
 
     /// `RateLimiter::take`, without the wait for anybody.
-    ///
-    /// # Errors
-    ///
-    /// Where the allowance is used up: when to try again.
     pub fn take_here(&self, key: &str, per_minute: u32) -> Result<(), RetryAfter> {
         let Some(per_minute) = NonZeroU32::new(per_minute) else {
             return Ok(());

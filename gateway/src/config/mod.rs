@@ -8,7 +8,7 @@ mod settings;
 
 pub use origins::Origins;
 pub use reader::ConfigError;
-pub use secret::{MIN_SECRET_BYTES, Secret, kept_in as secret_kept_in};
+pub use secret::{MIN_SECRET_BYTES, Secret};
 pub use settings::{Default as SettingDefault, SETTINGS, Setting, help};
 
 use std::collections::BTreeMap;
@@ -131,6 +131,13 @@ pub struct Limits {
     pub events_per_second: u32,
     /// `RATE_LIMIT_CONNECTS_PER_SECOND`.
     pub connects_per_second: u32,
+}
+
+impl DatabaseConfig {
+    /// Whether it is MySQL (or MariaDB); else it is the embedded SQLite.
+    pub fn is_mysql(&self) -> bool {
+        is_mysql(self.url.expose())
+    }
 }
 
 impl Config {

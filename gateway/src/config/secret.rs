@@ -41,7 +41,7 @@ impl fmt::Debug for Secret {
 
 /// Reads the signing secret kept in `directory`, or makes one: readable by its owner only, and the same for every process
 /// that asks at the same time. An error names the file.
-pub fn kept_in(directory: &Path) -> io::Result<Secret> {
+pub(super) fn kept_in(directory: &Path) -> io::Result<Secret> {
     let path = directory.join(FILE_NAME);
     read_or_make(directory, &path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))

@@ -212,6 +212,18 @@ fn a_replica_belongs_to_mysql() {
 }
 
 #[test]
+fn mysql_goes_by_two_names() {
+    for (url, is_mysql) in [
+        ("mysql://db/chat", true),
+        ("mariadb://db/chat", true),
+        ("sqlite://data/chat.db", false),
+    ] {
+        let config = config(&[("DATABASE_URL", url)]);
+        assert_eq!(config.database.is_mysql(), is_mysql, "{url}");
+    }
+}
+
+#[test]
 fn files_stay_beside_the_database() {
     for (url, directory) in [
         ("sqlite://data/chat.db", "data"),

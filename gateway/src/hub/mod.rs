@@ -119,11 +119,8 @@ impl<M: Member> Hub<M> {
             delivery.data.clone(),
             volatile,
         ));
-        let for_origin = delivery
-            .origin
-            .as_ref()
-            .and_then(|origin| origin.event.as_deref())
-            .map(|name| Arc::new(Event::new(name, delivery.data.clone(), volatile)));
+        // Made where it is needed: of all nodes that hear an event, one has the socket that caused it.
+        let for_origin = |name: &str| Arc::new(Event::new(name, delivery.data.clone(), volatile));
         let mut sent = 0;
         let mut send = |member: &M| {
             if delivery.except_user == Some(member.user()) {
@@ -132,8 +129,8 @@ impl<M: Member> Hub<M> {
             let socket = member.socket();
             match &delivery.origin {
                 Some(origin) if origin.socket == *socket.id() => {
-                    if let Some(event) = &for_origin {
-                        socket.emit(event);
+                    if let Some(name) = &origin.event {
+                        socket.emit(&for_origin(name));
                         sent += 1;
                     }
                 }

@@ -488,15 +488,15 @@ impl From<tungstenite::Error> for End {
 }
 
 /// What a WebSocket is closed with.
-pub(super) mod close_code {
+pub mod close_code {
     /// More than the client may send at a time.
-    pub(crate) const TOO_LARGE: u16 = 1009;
+    pub const TOO_LARGE: u16 = 1009;
     /// The node is going.
-    pub(crate) const GOING: u16 = 1012;
+    pub const GOING: u16 = 1012;
     /// Come back later.
-    pub(crate) const LATER: u16 = 1013;
+    pub const LATER: u16 = 1013;
     /// The client broke the protocol.
-    pub(crate) const PROTOCOL: u16 = 4400;
+    pub const PROTOCOL: u16 = 4400;
     /// Not authenticated, or no more.
-    pub(crate) const UNAUTHORIZED: u16 = 4401;
+    pub const UNAUTHORIZED: u16 = 4401;
 }

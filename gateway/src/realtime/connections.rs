@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use metrics::counter;
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::application::CloseKind;
 use super::socket::Link;
+use crate::telemetry::metrics as names;
 
 /// How often a batch of connections is closed while draining: often enough that batches stay small.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
@@ -91,8 +93,11 @@ impl Connections {
         let Some(limiter) = &self.limiter else {
             return Ok(());
         };
-        limiter.check().map_err(|not_until| Busy {
-            retry_after: not_until.wait_time_from(DefaultClock::default().now()),
+        limiter.check().map_err(|until| {
+            counter!(names::RATE_LIMITED, "limit" => "connects").increment(1);
+            Busy {
+                retry_after: until.wait_time_from(DefaultClock::default().now()),
+            }
         })
     }
 

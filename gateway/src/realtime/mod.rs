@@ -26,6 +26,7 @@ mod wire;
 
 pub use application::*;
 pub use client_address::client_address;
+pub use connection::close_code;
 pub use connections::Connections;
 pub use engine_io::{EngineMessage, EngineProgram, EngineSession};
 pub use event::Event;

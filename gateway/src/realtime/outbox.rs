@@ -6,11 +6,13 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use metrics::counter;
 use parking_lot::Mutex;
 use shared::SocketId;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::application::CloseKind;
+use crate::telemetry::metrics as names;
 
 /// A queue longer than this is given back to the allocator once it ran empty: a burst is not paid for during an idle hour.
 const KEPT_CAPACITY: usize = 16;
@@ -93,7 +95,7 @@ impl Outbox {
         }
         if worth == Worth::Volatile && state.bytes > self.limit / 2 {
             drop(state);
-            metrics::counter!("chat_volatile_dropped_total").increment(1);
+            counter!(names::VOLATILE_DROPPED).increment(1);
             return;
         }
         let evicted = if state.bytes > self.limit {
@@ -103,8 +105,7 @@ impl Outbox {
         };
         let too_slow = state.bytes > self.limit;
         if too_slow {
-            state.end = Some(CloseKind::TooSlow);
-            state.clear();
+            state.end(CloseKind::TooSlow);
         } else {
             for frame in frames {
                 state.bytes += frame.len();
@@ -113,7 +114,7 @@ impl Outbox {
         }
         drop(state);
         if evicted > 0 {
-            metrics::counter!("chat_volatile_dropped_total").increment(evicted);
+            counter!(names::VOLATILE_DROPPED).increment(evicted);
         }
         self.task.wake();
     }
@@ -160,14 +161,7 @@ impl Outbox {
 
     /// Asks the connection to end after what waits. The first reason stands; what comes later is dropped.
     pub(super) fn end(&self, kind: CloseKind) {
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            state.end = Some(kind);
-            if kind == CloseKind::TooSlow {
-                state.clear();
-            }
-        }
-        drop(state);
+        self.state.lock().end(kind);
         self.task.wake();
     }
 
@@ -191,9 +185,17 @@ impl State {
         (before - self.frames.len()) as u64
     }
 
-    fn clear(&mut self) {
-        self.frames = VecDeque::new();
-        self.bytes = 0;
+    /// The first reason stands. Nobody waits for the rest of a connection that is too slow.
+    fn end(&mut self, kind: CloseKind) {
+        if self.end.is_some() {
+            return;
+        }
+        self.end = Some(kind);
+        if kind == CloseKind::TooSlow {
+            self.frames = VecDeque::new();
+            self.bytes = 0;
+            counter!(names::SLOW_SOCKET_CLOSINGS).increment(1);
+        }
     }
 }
 

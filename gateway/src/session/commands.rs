@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use shared::command::{Authenticate, ConversationRef, MarkAsRead, SendMessage, Sync, Typing, name};
+use shared::command::{
+    Authenticate, ConversationRef, Draft, MarkAsRead, SendMessage, Sync, Typing, name,
+};
 use shared::event::{self, TokenExpiry};
 use shared::model::Conversation;
 use shared::{ErrorCode, Room};
@@ -12,8 +14,9 @@ use shared::{ErrorCode, Room};
 use super::Shared;
 use super::participant::Session;
 use super::reply::Reply;
-use crate::chat::raw;
+use crate::chat::{ReadAnswer, Sent, raw};
 use crate::failure::Failure;
+use crate::hub::Member;
 
 /// Runs one event. Returns when the socket may send the next: a message is only handed in by then, so that one socket's
 /// messages share transactions.
@@ -46,15 +49,18 @@ pub(super) async fn run(
 async fn chat_message(shared: &Shared, session: &Session, payload: &RawValue, reply: Reply) {
     let SendMessage {
         conversation_id,
-        draft,
+        message,
+        client_message_id,
     } = match parse(payload) {
         Ok(command) => command,
         Err(failure) => return reply.fail(&failure),
     };
-    let origin = crate::hub::Member::socket(&**session.participant())
-        .id()
-        .clone();
-    let done = move |result: Result<crate::chat::Sent, Failure>| match result {
+    let draft = Draft {
+        message,
+        client_message_id,
+    };
+    let origin = session.participant().socket().id().clone();
+    let done = move |result: Result<Sent, Failure>| match result {
         // Nobody hears a repeat through the bus, so one who did not ask for an answer is told here.
         Ok(sent) if sent.repeat && !reply.is_awaited() => match raw(&sent.message) {
             Ok(message) => reply.emit(event::name::MESSAGE_RECEIVED, message),
@@ -77,7 +83,7 @@ async fn join_conversation(
     let ConversationRef { conversation_id } = parse(payload)?;
     let viewer = session.viewer();
     shared.chat.conversation(viewer, conversation_id).await?;
-    if !session.joined(conversation_id) {
+    if !session.note_joined(conversation_id) {
         return Err(Failure::validation(
             "this socket has too many conversations open: leave some first",
         ));
@@ -97,7 +103,7 @@ async fn join_conversation(
         Err(error) => Err(error.into()),
     };
     if conversation.is_err() {
-        session.left(conversation_id);
+        session.leave(conversation_id);
     }
     conversation
 }
@@ -108,8 +114,8 @@ async fn leave_conversation(
     payload: &RawValue,
 ) -> Result<Conversation, Failure> {
     let ConversationRef { conversation_id } = parse(payload)?;
-    session.left(conversation_id);
-    if session.typing(conversation_id, false) {
+    session.leave(conversation_id);
+    if session.note_typing(conversation_id, false) {
         shared
             .chat
             .typing(session.viewer(), conversation_id, false, true)
@@ -131,7 +137,7 @@ async fn typing(shared: &Shared, session: &Session, payload: &RawValue) -> Resul
         .chat
         .typing(session.viewer(), conversation_id, is_typing, may_view)
         .await?;
-    session.typing(conversation_id, is_typing);
+    session.note_typing(conversation_id, is_typing);
     Ok(())
 }
 
@@ -139,7 +145,7 @@ async fn mark_as_read(
     shared: &Shared,
     session: &Session,
     payload: &RawValue,
-) -> Result<crate::chat::ReadAnswer, Failure> {
+) -> Result<ReadAnswer, Failure> {
     let mark: MarkAsRead = parse(payload)?;
     shared.chat.mark_read(session.viewer(), &mark).await
 }

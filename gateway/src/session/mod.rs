@@ -23,21 +23,14 @@ use crate::config::AppEnv;
 use crate::failure::{Failure, success};
 use crate::realtime::{
     Accepted, Application, CloseKind, ConnectRequest, DisconnectReason, IncomingEvent, Refusal,
-    Socket,
+    Socket, close_code,
 };
 use crate::relay::Relay;
-use crate::store::Viewer;
 use crate::telemetry::metrics as names;
 use expiry::Expiry;
 pub use participant::Participant;
 use participant::Session;
 use reply::Reply;
-
-/// Closes a plain socket whose token was missing, bad, expired or revoked (contract, section 3).
-const CLOSE_UNAUTHORIZED: u16 = 4401;
-
-/// Asks a plain socket to come back later.
-const CLOSE_TRY_LATER: u16 = 1013;
 
 /// The chat's doors for sockets.
 #[derive(Clone)]
@@ -175,10 +168,7 @@ impl Shared {
         request: &ConnectRequest,
     ) -> Result<Accepted<Session>, Failure> {
         let identity = self.auth.authenticate(&token(socket, request)?)?;
-        let viewer = Viewer {
-            user: identity.user,
-            role: identity.role,
-        };
+        let viewer = identity.viewer();
         let expires_at = identity.expires_at;
         // Holds the rooms and the presence from here on, and lets go of them however this ends.
         let session = Arc::new(Session::new(self.clone(), socket.clone(), identity));
@@ -222,9 +212,9 @@ impl Shared {
             http_status: failure.code.http_status(),
             body: failure.envelope(self.settings.mode),
             close_code: if unauthorized {
-                CLOSE_UNAUTHORIZED
+                close_code::UNAUTHORIZED
             } else {
-                CLOSE_TRY_LATER
+                close_code::LATER
             },
         }
     }

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use governor::clock::{Clock, MonotonicClock};
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::gauge;
 use parking_lot::Mutex;
 use shared::{ConversationId, Room, UserId};
@@ -23,6 +21,9 @@ use crate::telemetry::metrics as names;
 
 /// The most conversations one socket may have open: far more than a person can look at.
 const MAX_JOINED: usize = 1_000;
+
+/// Bursts are of twice the rate, as `RATE_LIMIT_EVENTS_PER_SECOND` promises.
+const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 /// A socket as the hub knows it. Held by its rooms and by its session.
 pub struct Participant {
@@ -69,13 +70,11 @@ impl Member for Participant {
     }
 }
 
-type EventLimiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>;
-
 /// What the realtime layer keeps for a socket. Its end, even half way through a connect, takes it out of everything.
 pub struct Session {
     shared: Arc<Shared>,
     participant: Arc<Participant>,
-    limiter: Option<EventLimiter>,
+    limiter: Option<DefaultDirectRateLimiter>,
     since: Instant,
     /// What it takes part in just now.
     part: Mutex<Part>,
@@ -93,13 +92,10 @@ struct Part {
 
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, socket: Socket, identity: Identity) -> Self {
-        let viewer = Viewer {
-            user: identity.user,
-            role: identity.role,
-        };
+        let viewer = identity.viewer();
         let limiter = NonZeroU32::new(shared.settings.events_per_second).map(|rate| {
             let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE));
-            RateLimiter::direct_with_clock(quota, MonotonicClock)
+            RateLimiter::direct(quota)
         });
         let participant = Arc::new(Participant {
             key: shared.relay.hub().key(),
@@ -137,7 +133,7 @@ impl Session {
         };
         limiter
             .check()
-            .map_err(|until| until.wait_time_from(MonotonicClock.now()))
+            .map_err(|until| until.wait_time_from(DefaultClock::default().now()))
     }
 
     /// It is let in: from now on it counts, and its owner is online.
@@ -164,7 +160,7 @@ impl Session {
     }
 
     /// Notes an open conversation; false where it has too many.
-    pub(super) fn joined(&self, conversation: ConversationId) -> bool {
+    pub(super) fn note_joined(&self, conversation: ConversationId) -> bool {
         let joined = &mut self.part.lock().joined;
         joined.contains(&conversation) || (joined.len() < MAX_JOINED && joined.insert(conversation))
     }
@@ -173,16 +169,16 @@ impl Session {
         self.part.lock().joined.contains(&conversation)
     }
 
-    /// Closes a conversation; true where it was open.
-    pub(super) fn left(&self, conversation: ConversationId) -> bool {
+    /// Closes a conversation, where it is open.
+    pub(super) fn leave(&self, conversation: ConversationId) {
         self.shared
             .relay
             .leave(Room::Conversation(conversation), self.participant.key);
-        self.part.lock().joined.remove(&conversation)
+        self.part.lock().joined.remove(&conversation);
     }
 
     /// Notes whether it is writing; true where it was.
-    pub(super) fn typing(&self, conversation: ConversationId, is_typing: bool) -> bool {
+    pub(super) fn note_typing(&self, conversation: ConversationId, is_typing: bool) -> bool {
         let typing = &mut self.part.lock().typing;
         if is_typing {
             // Beyond any honest number, the sign ends by itself and not with the socket.
@@ -224,9 +220,6 @@ impl Session {
             .increment(change);
     }
 }
-
-/// Bursts of twice the rate (contract, section 5).
-const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
 impl Drop for Session {
     fn drop(&mut self) {

@@ -15,7 +15,9 @@ pub use types::*;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use shared::{ConversationId, EventSeq, Role, SenderType, Seq, Timestamp, UserId};
+use shared::envelope::Revocation;
+use shared::model::{Message, User};
+use shared::{ConversationId, EventSeq, Timestamp, UserId};
 
 /// A whole store.
 ///
@@ -45,10 +47,10 @@ pub trait Schema: Send + Sync + 'static {
 #[async_trait]
 pub trait Accounts: Send + Sync + 'static {
     /// One account.
-    async fn user(&self, id: UserId) -> Result<Option<shared::model::User>, StoreError>;
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
 
     /// Those accounts of `ids` that exist, in no order.
-    async fn users(&self, ids: &[UserId]) -> Result<Vec<shared::model::User>, StoreError>;
+    async fn users(&self, ids: &[UserId]) -> Result<Vec<User>, StoreError>;
 
     /// An account and its password's hash, for login.
     async fn credentials(&self, email: &str) -> Result<Option<Credentials>, StoreError>;
@@ -57,24 +59,24 @@ pub trait Accounts: Send + Sync + 'static {
     async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError>;
 
     /// Makes a client: its `Users` row (role `user`) and its `Clients` row, linked, in one transaction.
-    /// An address that either table has already is `Conflict::EmailTaken`, also under concurrent calls.
+    /// An address that either table has already is `EmailTaken`, also under concurrent calls.
     async fn register_client(
         &self,
         account: &NewClient,
-    ) -> Result<Result<shared::model::User, EmailTaken>, StoreError>;
+    ) -> Result<Result<User, EmailTaken>, StoreError>;
 
     /// Makes an agency account (role `admin`).
     async fn create_admin(
         &self,
         account: &NewAdmin,
-    ) -> Result<Result<shared::model::User, EmailTaken>, StoreError>;
+    ) -> Result<Result<User, EmailTaken>, StoreError>;
 
     /// Changes the given columns; `None` where there is no such account.
     async fn update_profile(
         &self,
         id: UserId,
         change: &ProfileChange,
-    ) -> Result<Option<shared::model::User>, StoreError>;
+    ) -> Result<Option<User>, StoreError>;
 }
 
 /// Sign-ins: a session is a family of refresh tokens; revocations end access tokens before their time.
@@ -110,13 +112,10 @@ pub trait Sessions: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     /// Records a revocation by itself: of a token that has no session.
-    async fn revoke(&self, revocation: &shared::envelope::Revocation) -> Result<(), StoreError>;
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), StoreError>;
 
     /// Every revocation recorded since `since` by the clock of the nodes.
-    async fn revocations_since(
-        &self,
-        since: Timestamp,
-    ) -> Result<Vec<shared::envelope::Revocation>, StoreError>;
+    async fn revocations_since(&self, since: Timestamp) -> Result<Vec<Revocation>, StoreError>;
 
     /// Deletes what no longer matters: sessions expired before `now`, revocations older than `now` less the life of an
     /// access token. Bounded in rows a call; returns how many went.
@@ -198,7 +197,7 @@ pub trait Messages: Send + Sync + 'static {
         &self,
         conversation: ConversationId,
         page: MessagePage,
-    ) -> Result<Vec<shared::model::Message>, StoreError>;
+    ) -> Result<Vec<Message>, StoreError>;
 }
 
 /// The log of durable changes, which is also the outbox of what is still to be published.
@@ -235,30 +234,5 @@ pub trait Log: Send + Sync + 'static {
     async fn clear_outbox(&self, ids: &[OutboxId]) -> Result<(), StoreError>;
 }
 
-/// The side a viewer reads for.
-pub const fn side_of(role: Role) -> SenderType {
-    role.side()
-}
-
 /// A store as the house passes it around.
 pub type SharedStore = Arc<dyn Store>;
-
-/// Where a page of messages stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessagePage {
-    /// From where.
-    pub position: PagePosition,
-    /// How many at the most.
-    pub limit: u32,
-}
-
-/// From where a page of messages goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PagePosition {
-    /// The newest.
-    Latest,
-    /// The newest of those before.
-    Before(Seq),
-    /// The oldest of those after.
-    After(Seq),
-}

@@ -18,23 +18,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The default of `pool_size`: group commit needs few writers, and MySQL's own default is 151 connections for all
-    /// nodes together.
-    pub const POOL_SIZE: u32 = 16;
-    /// The default of `acquire_timeout`: a caller would rather hear "try later" than wait longer.
-    pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-    /// The default of `statement_timeout`: the slowest ordinary statement takes milliseconds, so this is only for
-    /// databases in trouble.
-    pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-
-    /// Settings with every default.
+    /// An address, with values that do for one program on its own machine. A node's come from `config`.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             replica_url: None,
-            pool_size: Self::POOL_SIZE,
-            acquire_timeout: Self::ACQUIRE_TIMEOUT,
-            statement_timeout: Self::STATEMENT_TIMEOUT,
+            pool_size: 16,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
         }
     }
 }

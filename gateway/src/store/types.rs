@@ -1,7 +1,7 @@
 //! What goes into and comes out of a store, where it is not shown to clients as it is.
 
 use shared::envelope::{Position, Revocation};
-use shared::model::{Conversation, Message, User};
+use shared::model::{ClientSummary, Conversation, Message, User};
 use shared::{ConversationId, EventSeq, Role, SenderType, Seq, Timestamp, UserId};
 
 /// What a migration did.
@@ -272,6 +272,26 @@ pub struct NewMessage {
     pub at: Timestamp,
 }
 
+/// Which page of a conversation's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessagePage {
+    /// From where.
+    pub position: PagePosition,
+    /// How many at the most.
+    pub limit: u32,
+}
+
+/// From where a page of messages goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PagePosition {
+    /// The newest.
+    Latest,
+    /// The newest of those before.
+    Before(Seq),
+    /// The oldest of those after.
+    After(Seq),
+}
+
 /// Why a message was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
@@ -330,7 +350,7 @@ pub enum Change {
         /// The message.
         message: Message,
         /// The client it was written by or to.
-        client: shared::model::ClientSummary,
+        client: ClientSummary,
         /// What the agency had not read after it.
         unread_count: i64,
     },

@@ -86,7 +86,7 @@ metrics_table! {
     BUS_PARKED = "chat_bus_parked_total", Kind::Counter,
         "Envelopes that came to the bus before their elder, and waited.";
     BUS_LAG = "chat_bus_lag_seconds", Kind::Histogram(LATENCY),
-        "From publishing an envelope to hearing it.";
+        "From publishing an envelope to hearing it; between machines with their clocks' difference.";
     BUS_INTERRUPTIONS = "chat_bus_interruptions_total", Kind::Counter,
         "Times this node's link to the bus broke and came back.";
     SLOW_SOCKET_CLOSINGS = "chat_slow_socket_closings_total", Kind::Counter,

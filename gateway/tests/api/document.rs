@@ -1,4 +1,4 @@
-//! The OpenAPI document is true: it has every call of the contract and no other, every reference in it leads somewhere, and
+//! The OpenAPI document is true: it has every call that front ends rely on and no other, every reference in it leads somewhere, and
 //! the router takes exactly the methods it names.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::world::World;
 
-/// The calls of the contract, section 2.
+/// What front ends may call. A change here is a change for them.
 const CALLS: [(&str, &str); 19] = [
     ("post", "/api/auth/register"),
     ("post", "/api/auth/login"),

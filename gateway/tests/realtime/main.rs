@@ -1,6 +1,9 @@
 //! The realtime layer against its protocols' documents: a real server on a free port, and literal bytes.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails has said enough")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod engine_io;
 mod limits;

@@ -19,7 +19,8 @@ crate::on_both!(
     many_conversations_take_several_batches,
 );
 
-async fn old(kind: Kind) -> Fixture {
+/// A database as the old system left it.
+async fn left_behind(kind: Kind) -> Database {
     let database = Database::new(kind).await;
     database
         .sql(match kind {
@@ -27,6 +28,12 @@ async fn old(kind: Kind) -> Fixture {
             Kind::MySql => include_str!("../fixtures/old_system_mysql.sql"),
         })
         .await;
+    database
+}
+
+/// The same, adopted.
+async fn old(kind: Kind) -> Fixture {
+    let database = left_behind(kind).await;
     let store = database.store();
     assert_eq!(store.check().await.unwrap(), SchemaState::Outdated);
     let report = store.migrate().await.unwrap();
@@ -316,13 +323,7 @@ async fn ids_of_deleted_conversations_stay_unused(kind: Kind) {
 
 async fn many_conversations_take_several_batches(kind: Kind) {
     const CONVERSATIONS: i64 = 1100;
-    let database = Database::new(kind).await;
-    database
-        .sql(match kind {
-            Kind::Sqlite => include_str!("../fixtures/old_system_sqlite.sql"),
-            Kind::MySql => include_str!("../fixtures/old_system_mysql.sql"),
-        })
-        .await;
+    let database = left_behind(kind).await;
     let mut sql = String::new();
     for id in 0..CONVERSATIONS {
         let (client, conversation) = (100 + id, 1000 + id);

@@ -1,4 +1,4 @@
-// What many suites assert: the shapes that the contract gives to answers.
+// What many suites assert: the shapes of answers.
 
 import assert from 'node:assert/strict';
 

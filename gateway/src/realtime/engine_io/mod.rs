@@ -1,4 +1,4 @@
-//! Engine.IO 4: sessions over WebSocket and long-polling. What rides on it is Socket.IO, or a `Program` of bare messages.
+//! Engine.IO 4: sessions over WebSocket and long-polling. What rides on it is Socket.IO, or an `EngineProgram` of bare messages.
 
 mod bare;
 mod http;

@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::log::{NewChange, log_change};
 use super::query::Query;
 use super::rows::{self, USER, kind, to_payload};
-use crate::store::{Change, Logged, OpenOutcome};
+use crate::store::{Change, ConversationRecord, Logged, OpenOutcome};
 
 impl SqlStore {
     pub(super) async fn open(
@@ -109,28 +109,27 @@ async fn choose_agent(tx: &mut Tx, wish: Option<UserId>) -> Result<Option<UserId
 }
 
 /// The open conversation in which something happened last: who asks for any agent wants to go on there.
-async fn find_open(
-    tx: &mut Tx,
-    clients: &[ClientId],
-) -> Result<Option<crate::store::ConversationRecord>, Fault> {
+async fn find_open(tx: &mut Tx, clients: &[ClientId]) -> Result<Option<ConversationRecord>, Fault> {
     let mut query = Query::new("SELECT id FROM Conversations WHERE clientId IN ");
     query.push_list(clients);
     query.push(" AND isActive <> 0 ORDER BY activityMs DESC, id DESC LIMIT 1");
-    match tx.first(query).await? {
-        Some(row) => read_conversation(tx, ConversationId::new(row.int()?)).await,
-        None => Ok(None),
-    }
+    read_first(tx, query).await
 }
 
 async fn find(
     tx: &mut Tx,
     clients: &[ClientId],
     agent: UserId,
-) -> Result<Option<crate::store::ConversationRecord>, Fault> {
+) -> Result<Option<ConversationRecord>, Fault> {
     let mut query = Query::new("SELECT id FROM Conversations WHERE clientId IN ");
     query.push_list(clients);
     query.push(" AND agencyId = ? ORDER BY id LIMIT 1");
-    match tx.first(query.bind(agent)).await? {
+    read_first(tx, query.bind(agent)).await
+}
+
+/// The conversation of the first id that a query answers.
+async fn read_first(tx: &mut Tx, ids: Query) -> Result<Option<ConversationRecord>, Fault> {
+    match tx.first(ids).await? {
         Some(row) => read_conversation(tx, ConversationId::new(row.int()?)).await,
         None => Ok(None),
     }

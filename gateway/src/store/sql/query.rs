@@ -78,7 +78,7 @@ impl Query {
         self.push(")");
     }
 
-    /// `(?, ...), (?, ...)` for `rows` rows of `columns` values, to be pushed in that order.
+    /// `row` as many times as there are `rows`: `(?, ...), (?, ...)`. Their values are pushed afterwards, row by row.
     pub(super) fn push_rows(&mut self, rows: usize, row: &str) {
         let sql = self.sql.to_mut();
         for index in 0..rows {

@@ -93,7 +93,6 @@ impl Sessions for SqlStore {
         let mut gone = self
             .prune(
                 "TokenRevocations",
-                "id",
                 "revokedAt",
                 now.unix_millis() - REVOCATION_LIFE_MS,
             )
@@ -116,7 +115,7 @@ impl Sessions for SqlStore {
         }
         if tokens.len() < PRUNED as usize {
             gone += self
-                .prune("Sessions", "id", "expiresAt", now.unix_millis())
+                .prune("Sessions", "expiresAt", now.unix_millis())
                 .await?;
         }
         Ok(gone)
@@ -126,10 +125,9 @@ impl Sessions for SqlStore {
 impl SqlStore {
     /// Deletes rows whose `column` lies before a time. The doubled SELECT is for MySQL, which allows a LIMIT in a
     /// subquery of IN only one level down.
-    async fn prune(&self, table: &str, id: &str, column: &str, before: i64) -> Result<u64, Fault> {
+    async fn prune(&self, table: &str, column: &str, before: i64) -> Result<u64, Fault> {
         let sql = format!(
-            "DELETE FROM {table} WHERE {id} IN (SELECT {id} FROM (SELECT {id} FROM {table} WHERE {column} < ? \
-             LIMIT ?) old)"
+            "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id FROM {table} WHERE {column} < ? LIMIT ?) old)"
         );
         let query = Query::new(sql).bind(before).bind(PRUNED);
         Ok(self.db.run(query).await?.rows)
