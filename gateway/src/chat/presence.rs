@@ -177,10 +177,11 @@ impl Table {
                 () = stop.cancelled() => true,
             };
             let changed: Vec<_> = self.people.lock().changed.drain().collect();
+            // To the end, whoever fails: nobody but this task remembers those it has drained.
             let failed = stream::iter(changed)
                 .map(|user| self.settle(user))
                 .buffer_unordered(CONCURRENCY)
-                .any(|settled| async move { !settled })
+                .fold(false, |failed, settled| async move { failed | !settled })
                 .await;
             if going {
                 return;
@@ -322,5 +323,111 @@ impl Table {
             }])
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::bus::BusError;
+    use crate::bus::local::LocalBus;
+    use crate::cluster::PresenceSettings;
+    use crate::cluster::local::LocalPresence;
+    use crate::store;
+
+    /// A shared count that refuses its first few calls, and takes its time for all.
+    struct Flaky {
+        inner: LocalPresence,
+        refusals: AtomicU32,
+    }
+
+    impl Flaky {
+        async fn pass(&self) -> Result<(), BusError> {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let refuse = |left: u32| left.checked_sub(1);
+            match self
+                .refusals
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse)
+            {
+                Ok(_) => Err(BusError("away".into())),
+                Err(_) => Ok(()),
+            }
+        }
+    }
+
+    #[async_trait]
+    impl Presence for Flaky {
+        async fn arrive(&self, user: UserId, role: Role) -> Result<bool, BusError> {
+            self.pass().await?;
+            self.inner.arrive(user, role).await
+        }
+        async fn depart(&self, user: UserId) -> Result<(), BusError> {
+            self.pass().await?;
+            self.inner.depart(user).await
+        }
+        async fn renew(&self, here: &[(UserId, Role)]) -> Result<(), BusError> {
+            self.inner.renew(here).await
+        }
+        async fn sweep(&self) -> Result<Vec<(UserId, Role)>, BusError> {
+            self.inner.sweep().await
+        }
+        async fn online(&self) -> Result<Vec<(UserId, Role)>, BusError> {
+            self.inner.online().await
+        }
+        async fn online_among(&self, users: &[UserId]) -> Result<Vec<(UserId, Role)>, BusError> {
+            self.inner.online_among(users).await
+        }
+    }
+
+    /// More than are told at a time.
+    const CROWD: i64 = 3 * CONCURRENCY as i64;
+
+    async fn until_online(presence: &Flaky, people: usize) {
+        let reached = async {
+            while presence.online().await.expect("a local count").len() != people {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let within = timeout(Duration::from_secs(60), reached).await;
+        let online = presence.online().await.expect("a local count").len();
+        within.unwrap_or_else(|_| panic!("{online} are online and not {people}"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_could_not_be_told_takes_nobody_along() {
+        let presence = Arc::new(Flaky {
+            inner: LocalPresence::new(PresenceSettings::default()),
+            refusals: AtomicU32::new(1),
+        });
+        // Asked about agents only, and these are clients: it need not be there.
+        let store = store::open(&store::Settings {
+            url: "sqlite:///nowhere/chat.db".to_owned(),
+            replica_url: None,
+            pool_size: 1,
+            acquire_timeout: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(1),
+        })
+        .expect("a good address");
+        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
+        let counted: Arc<dyn Presence> = presence.clone();
+        let stop = CancellationToken::new();
+        let (tracker, _tasks) = Tracker::start(&store, &bus, &counted, stop.clone());
+
+        let people: Vec<_> = (1..=CROWD).map(UserId::new).collect();
+        let arrivals = people.iter().map(|user| tracker.arrive(*user, Role::User));
+        futures_util::future::join_all(arrivals).await;
+        until_online(&presence, people.len()).await;
+
+        presence.refusals.store(1, Ordering::Relaxed);
+        for user in &people {
+            tracker.depart(*user);
+        }
+        until_online(&presence, 0).await;
+        assert!(tracker.shared.people.lock().here.is_empty());
+        stop.cancel();
     }
 }
