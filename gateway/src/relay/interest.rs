@@ -58,24 +58,21 @@ impl Interest {
         (Self { table }, task)
     }
 
-    /// One more wants a room; returns when it is heard. The count stands even on an error: `remove` takes it back.
-    pub(super) async fn add(&self, room: Room) -> Result<(), BusError> {
-        let heard = {
-            let mut wanted = self.table.rooms.lock();
-            let Wanted { rooms, changed } = &mut *wanted;
-            let want = rooms.entry(room).or_insert_with(|| Want {
-                members: 0,
-                heard: watch::channel(false).0,
-            });
-            want.members += 1;
-            if *want.heard.borrow() {
-                return Ok(());
-            }
+    /// One more wants a room, until `remove` takes it back. `ready` tells when it is heard.
+    pub(super) fn add(&self, room: Room) {
+        let mut wanted = self.table.rooms.lock();
+        let Wanted { rooms, changed } = &mut *wanted;
+        let want = rooms.entry(room).or_insert_with(|| Want {
+            members: 0,
+            heard: watch::channel(false).0,
+        });
+        want.members += 1;
+        // Taken out of its guard: nothing is called under it.
+        let is_heard = *want.heard.borrow();
+        if !is_heard {
             changed.insert(room);
-            want.heard.subscribe()
-        };
-        self.table.wake.notify_one();
-        wait(heard).await
+            self.table.wake.notify_one();
+        }
     }
 
     /// Returns when a room that somebody wants is heard.

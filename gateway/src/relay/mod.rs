@@ -46,15 +46,18 @@ impl<M: Member> Relay<M> {
     /// Puts a member into a room. When this returns, what is published to the room from now on reaches the member.
     /// On an error it is not in the room.
     pub async fn join(&self, room: Room, key: MemberKey, member: &Arc<M>) -> Result<(), BusError> {
-        if !self.hub.join(room, key, member) {
-            return self.interest.ready(room).await;
+        // Counted before it is in: whoever takes it out, a room that is closed just now included, takes back a count that
+        // is there. If this future is dropped half way, the member's guard leaves the room.
+        self.interest.add(room);
+        let is_new = self.hub.join(room, key, member);
+        if !is_new {
+            self.interest.remove(room, 1);
         }
-        // If this future is dropped half way, the member's guard leaves the room.
-        let joined = self.interest.add(room).await;
-        if joined.is_err() {
+        let heard = self.interest.ready(room).await;
+        if is_new && heard.is_err() {
             self.leave(room, key);
         }
-        joined
+        heard
     }
 
     /// Takes a member out of a room. Being out is no error.
