@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes of a request's head: tokens are long, but not this long. Also the most that is read of a body at once.
 const MAX_BUFFER: usize = 32 << 10;
+
+/// How long what was sent may go untaken before the connection is given up: by a client that never reads its answer, or
+/// by one whose cable was pulled. Longer than a heartbeat's round with the usual settings, which ends sockets earlier.
+const UNTAKEN: Duration = Duration::from_secs(60);
 
 /// How long accepting pauses where the system has no more sockets to give.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
@@ -84,8 +89,7 @@ async fn serve_connection(
     router: Router,
     stop: CancellationToken,
 ) {
-    // Small frames should not wait for each other. Where it can't be set, they do.
-    let _ = stream.set_nodelay(true);
+    prepare(&stream);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request.map(Body::new))
@@ -110,6 +114,14 @@ async fn serve_connection(
     }
 }
 
+/// What can't be set is done without.
+fn prepare(stream: &TcpStream) {
+    // Small frames should not wait for each other.
+    let _ = stream.set_nodelay(true);
+    // HTTP has no timeout for writing: an answer that nobody takes would hold its connection for ever.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNTAKEN));
+}
+
 /// Whether the client of one connection went away, and nothing else is wrong.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -118,4 +130,22 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_client_takes_nothing_is_given_up() {
+        let listener = bind("127.0.0.1", 0).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.expect("a connection");
+        prepare(&stream);
+        let given_up = SockRef::from(&stream).tcp_user_timeout();
+        assert_eq!(given_up.expect("an option of Linux"), Some(UNTAKEN));
+        assert!(stream.nodelay().expect("an option of TCP"));
+        drop(client);
+    }
 }

@@ -516,3 +516,36 @@ async fn a_relay_that_does_not_keep_up_holds_the_publishers_back() {
     let heard = reader.await.expect("no panic");
     assert_eq!(heard, [at(1, 1), at(1, 2), at(1, 3), at(1, 4)]);
 }
+
+/// Redis's channels know no database numbers.
+#[tokio::test]
+async fn installations_in_two_databases_of_one_redis_do_not_hear_each_other() {
+    let settings = redis_server::shared_redis();
+    let in_database = |number: u8| {
+        let mut settings = settings.clone();
+        settings.url = format!("{}/{number}", settings.url.trim_end_matches('/'));
+        let commands = Commands::open(&settings).expect("good settings");
+        RedisBus::open(commands, &format!("n{number}"), RedisBusSettings::default())
+    };
+    let buses = [in_database(0), in_database(1), in_database(2)];
+    let mut ears = Vec::new();
+    for bus in &buses {
+        ears.push(bus.incoming().expect("the first to ask"));
+        bus.subscribe(&[user(1)]).await.expect("a bus that works");
+    }
+    // Each says something of its own, and then hears only that: its own comes last.
+    for (number, bus) in (1..).zip(&buses) {
+        let own = envelope(Some(at(number, 1)), &[user(1)]);
+        assert_eq!(outcome(bus, own).await, PublishOutcome::Published);
+    }
+    for ((number, bus), ear) in (1..).zip(&buses).zip(&mut ears) {
+        let last = envelope(Some(at(number, 2)), &[user(1)]);
+        assert_eq!(outcome(bus, last).await, PublishOutcome::Published);
+        for seq in [1, 2] {
+            let Incoming::Envelope(heard) = next(ear).await else {
+                panic!("something else than an envelope was heard");
+            };
+            assert_eq!(heard.position, Some(at(number, seq)));
+        }
+    }
+}

@@ -17,6 +17,7 @@ use super::reply::Reply;
 use crate::chat::{ReadAnswer, Sent, raw};
 use crate::failure::Failure;
 use crate::hub::Member;
+use crate::realtime::CloseKind;
 
 /// Runs one event. Returns when the socket may send the next: a message is only handed in by then, so that one socket's
 /// messages share transactions.
@@ -189,6 +190,14 @@ fn authenticate(
     let expires_at = identity.expires_at;
     session.participant().renew(identity);
     shared.expiry.watch(session.participant());
+    // A revocation that came after the look at the token found the one before it here, and has closed nothing.
+    if shared
+        .auth
+        .revocations()
+        .is_revoked(&session.participant().identity())
+    {
+        session.participant().close(CloseKind::Unauthorized);
+    }
     Ok(TokenExpiry { expires_at })
 }
 

@@ -69,6 +69,8 @@ struct Inner {
     /// For connections that are not the pool's.
     address: ConnectionInfo,
     prefix: String,
+    /// What channels begin with: pub/sub knows no database numbers, so the number is part of their names.
+    channel_prefix: String,
     connect_timeout: Duration,
     command_timeout: Duration,
 }
@@ -112,6 +114,7 @@ impl Commands {
             inner: Arc::new(Inner {
                 pool,
                 line: Mutex::default(),
+                channel_prefix: channel_prefix(&settings.prefix, address.redis_settings().db()),
                 address,
                 prefix: settings.prefix.clone(),
                 connect_timeout: settings.connect_timeout,
@@ -120,7 +123,12 @@ impl Commands {
         })
     }
 
-    /// A key's or channel's whole name.
+    /// A channel's whole name.
+    pub(super) fn channel(&self, rest: impl fmt::Display) -> String {
+        format!("{}{rest}", self.inner.channel_prefix)
+    }
+
+    /// A key's whole name.
     pub(crate) fn name(&self, rest: impl fmt::Display) -> String {
         format!("{}{rest}", self.inner.prefix)
     }
@@ -250,6 +258,14 @@ impl Commands {
 
 pub(crate) fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> BusError {
     BusError(Box::new(error))
+}
+
+/// Two installations in two databases of one Redis share its channels, but must not hear each other.
+fn channel_prefix(prefix: &str, database: i64) -> String {
+    match database {
+        0 => prefix.to_owned(),
+        number => format!("{prefix}db{number}:"),
+    }
 }
 
 /// What is wrong with an address, without the address.

@@ -198,7 +198,7 @@ impl Link {
 
 /// The channel of a room.
 pub(super) fn room_channel(commands: &Commands, room: &Room) -> String {
-    commands.name(format_args!("room:{room}"))
+    commands.channel(format_args!("room:{room}"))
 }
 
 /// Hands on what was heard, connection after connection: everything heard on the one, then the interruption, then

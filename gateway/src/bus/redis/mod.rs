@@ -116,8 +116,8 @@ impl RedisBus {
     /// called within a runtime.
     pub fn open(commands: Commands, node: &str, settings: RedisBusSettings) -> Self {
         let channels = Channels {
-            nodes: commands.name("nodes"),
-            own: commands.name(format_args!("node:{node}")),
+            nodes: commands.channel("nodes"),
+            own: commands.channel(format_args!("node:{node}")),
         };
         let wishes = Arc::new(Wishes::default());
         let closing = CancellationToken::new();
