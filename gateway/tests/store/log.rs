@@ -101,9 +101,16 @@ async fn the_log_tells_what_was_told_live(kind: Kind) {
 async fn what_was_taken_out_by_hand_is_passed_over(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let talk = fixture.talk().await;
-    let batch = [talk.by_client("1"), talk.by_client("2"), talk.by_client("3")];
+    let batch = [
+        talk.by_client("1"),
+        talk.by_client("2"),
+        talk.by_client("3"),
+    ];
     fixture.store.append(&batch, &anyone()).await.unwrap();
-    fixture.sql("DELETE FROM Messages WHERE seq = 2").await;
+    fixture
+        .database
+        .sql("DELETE FROM Messages WHERE seq = 2")
+        .await;
     let log = fixture
         .store
         .log_after(talk.conversation, EventSeq::ZERO, 10)
