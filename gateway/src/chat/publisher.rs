@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::envelope::Position;
-use shared::{ConversationId, Envelope, EventSeq};
+use shared::{ConversationId, Envelope, ErrorCode, EventSeq};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -235,9 +235,23 @@ impl Worker {
         let age = u64::try_from(STALE.as_millis()).unwrap_or(u64::MAX);
         let entries = self.store.stale_outbox(age, SWEEP_BATCH).await?;
         let mut out = Vec::with_capacity(entries.len());
+        let mut broken_off = Ok(());
         for entry in entries {
-            if self.publish_entry(entry).await? {
-                out.push(entry.id);
+            match self.publish_entry(entry).await {
+                Ok(true) => out.push(entry.id),
+                Ok(false) => {}
+                // One that can't be read must not keep the others in for ever.
+                Err(failure) if failure.code == ErrorCode::InternalError => {
+                    tracing::error!(
+                        conversation = %entry.conversation,
+                        details = failure.details.as_deref(),
+                        "changes can't be published"
+                    );
+                }
+                Err(failure) => {
+                    broken_off = Err(failure);
+                    break;
+                }
             }
         }
         if !out.is_empty() {
@@ -247,7 +261,7 @@ impl Worker {
             );
             self.store.clear_outbox(&out).await?;
         }
-        Ok(())
+        broken_off
     }
 
     /// Publishes the changes of a stale outbox entry; true when all are out.

@@ -7,6 +7,7 @@ use crate::harness::{Fixture, Kind, admin, anyone, at, client, seq};
 
 crate::on_both!(
     the_log_tells_what_was_told_live,
+    what_was_taken_out_by_hand_is_passed_over,
     heads_are_those_a_viewer_may_see,
     the_outbox_holds_what_was_not_struck,
 );
@@ -94,6 +95,32 @@ async fn the_log_tells_what_was_told_live(kind: Kind) {
         .await
         .unwrap();
     assert!(none.is_empty());
+    fixture.end().await;
+}
+
+async fn what_was_taken_out_by_hand_is_passed_over(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
+    let talk = fixture.talk().await;
+    let batch = [
+        talk.by_client("1"),
+        talk.by_client("2"),
+        talk.by_client("3"),
+    ];
+    fixture.store.append(&batch, &anyone()).await.unwrap();
+    fixture
+        .database
+        .sql("DELETE FROM Messages WHERE seq = 2")
+        .await;
+    let log = fixture
+        .store
+        .log_after(talk.conversation, EventSeq::ZERO, 10)
+        .await
+        .unwrap();
+    let events: Vec<_> = log
+        .iter()
+        .map(|logged| logged.position.event_seq.get())
+        .collect();
+    assert_eq!(events, [1, 2, 4]);
     fixture.end().await;
 }
 

@@ -30,7 +30,8 @@ impl Log for SqlStore {
         after: EventSeq,
         limit: u32,
     ) -> Result<Vec<Logged>, StoreError> {
-        // A deleted conversation has no row and no client any more, only the tombstone in its log.
+        // A deleted conversation has no row and no client any more, only the tombstone in its log. Of a message that
+        // somebody took out of the table by hand there is nothing left to tell.
         let sql = format!(
             "SELECT e.eventSeq, e.kind, e.actorId, e.createdAt, e.payload, e.unreadCount, COALESCE(cv.unreadCount, 0), \
              cv.agencyId, cl.id, cl.name, cl.company, cl.email, cl.status, cu.id, {MESSAGE} \
@@ -39,7 +40,9 @@ impl Log for SqlStore {
              LEFT JOIN Conversations cv ON cv.id = e.conversationId \
              LEFT JOIN Clients cl ON cl.id = cv.clientId \
              LEFT JOIN Users cu ON cu.id = {CLIENT_USER} \
-             WHERE e.conversationId = ? AND e.eventSeq > ? ORDER BY e.eventSeq LIMIT ?"
+             WHERE e.conversationId = ? AND e.eventSeq > ? AND (e.kind <> '{}' OR m.id IS NOT NULL) \
+             ORDER BY e.eventSeq LIMIT ?",
+            kind::MESSAGE
         );
         let query = Query::new(sql).bind(conversation).bind(after).bind(limit);
         let mut log = Vec::new();
