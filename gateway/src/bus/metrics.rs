@@ -16,6 +16,11 @@ pub const INTERRUPTIONS: &str = "chat_bus_interruptions_total";
 /// Histogram, seconds: from the publisher's call to this node's ear. Between machines it holds their clocks' difference.
 pub const LAG_SECONDS: &str = "chat_bus_lag_seconds";
 
+/// Counter: envelopes that this node had missed and handed on later. Also the relay's, for those from the database.
+pub const REPLAYED: &str = "chat_bus_replayed_total";
+/// Counter: gaps in what this node heard, by `filled_by`: `history` or `database`.
+pub const GAPS: &str = "chat_bus_gaps_total";
+
 pub(super) fn published(outcomes: &[PublishOutcome], took: Duration) {
     let count = |wanted: PublishOutcome| {
         outcomes
@@ -30,6 +35,15 @@ pub(super) fn published(outcomes: &[PublishOutcome], took: Duration) {
 
 pub(super) fn interrupted() {
     metrics::counter!(INTERRUPTIONS).increment(1);
+}
+
+pub(super) fn replayed() {
+    metrics::counter!(REPLAYED).increment(1);
+}
+
+/// The history reached back.
+pub(super) fn gap_filled() {
+    metrics::counter!(GAPS, "filled_by" => "history").increment(1);
 }
 
 pub(super) fn lagged(lag: Duration) {
