@@ -1,11 +1,16 @@
 //! The contract of `Bus`: one suite for every backend. Its order is also compared with that of a
-//! naive model (`bus/model.rs`). What only Redis can go through is in `bus/losses.rs`.
+//! naive model (`bus/model.rs`). What only Redis can go through is in `bus/losses.rs` and
+//! `bus/replay.rs`.
 
+#[path = "bus/address.rs"]
+mod address;
 #[path = "bus/losses.rs"]
 mod losses;
 #[path = "bus/model.rs"]
 mod model;
 mod redis_server;
+#[path = "bus/replay.rs"]
+mod replay;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -164,6 +169,13 @@ fn rooms_of(news: &Incoming) -> Vec<Room> {
         .iter()
         .flat_map(|to| to.rooms.clone())
         .collect()
+}
+
+fn position_of(news: &Incoming) -> Position {
+    let Incoming::Envelope(envelope) = news else {
+        panic!("not an envelope: {news:?}");
+    };
+    envelope.position.expect("an envelope with a position")
 }
 
 async fn only_what_is_subscribed_to_is_heard(mut house: House) {

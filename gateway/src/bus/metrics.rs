@@ -25,6 +25,16 @@ pub(super) fn interrupted() {
     counter!(names::BUS_INTERRUPTIONS).increment(1);
 }
 
+/// An envelope that this node had missed was handed on later.
+pub(super) fn replayed() {
+    counter!(names::BUS_REPLAYED).increment(1);
+}
+
+/// The history reached back.
+pub(super) fn gap_filled() {
+    counter!(names::BUS_GAPS, "filled_by" => "history").increment(1);
+}
+
 /// From the publisher's call to this node's ear. Between machines it holds their clocks' difference.
 pub(super) fn lagged(lag: Duration) {
     histogram!(names::BUS_LAG).record(lag.as_secs_f64());

@@ -6,6 +6,7 @@ mod metrics;
 pub mod redis;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use shared::envelope::Notice;
@@ -15,8 +16,14 @@ use tokio::sync::mpsc;
 /// A bus between nodes.
 ///
 /// **Delivery.** An envelope reaches every node that is subscribed to at least one of its rooms when it is published, once
-/// for each node, at most once. What is published while a node's link is broken is not delivered to it later; the node is
-/// told by `Incoming::Interrupted`.
+/// for each node, at most once. What a node misses while its link is broken is made good when the link is back: those with a
+/// position, for rooms it was subscribed to when they were published, are handed on then, before anything newer. Where the
+/// bus can't (it has forgotten them), the node is told by `Incoming::Interrupted`, before anything newer. Envelopes without a
+/// position are lost.
+///
+/// A member that enters a room while the link is broken, without the node noticing or while it waits for `subscribe`, may
+/// be handed what was published since the link broke and before it entered: earlier than it could have heard it, never twice
+/// and never out of order. What is published after `subscribe` returned is never missed.
 ///
 /// **Order.** Envelopes with a position come out in the order of their `event_seq` within their conversation, each once,
 /// whoever published them and however often: one that comes early waits on the bus for its elder, a repeat is dropped.
@@ -85,9 +92,12 @@ pub enum Incoming {
     Envelope(Arc<Envelope>),
     /// News for the node.
     Notice(Notice),
-    /// The link was broken and is back, with all its subscriptions: something may have been missed. It comes before
-    /// anything that was heard after the gap.
-    Interrupted,
+    /// The link was broken and is back, with all its subscriptions, and what was missed can't be made good: it is for the
+    /// node to find elsewhere. It comes before anything that was heard after the gap.
+    Interrupted {
+        /// What was published before this has been handed on; what came after may not have been.
+        since: Instant,
+    },
 }
 
 /// A bus that can't be reached, or is too slow.

@@ -1,13 +1,19 @@
--- Publishes a batch of envelopes: in order and once for each conversation, on every channel of each envelope's rooms.
+-- Publishes a batch of envelopes: in order and once for each conversation, on every channel of each envelope's rooms, and
+-- keeps those with a position for nodes that missed them.
 --
 -- One call is atomic, and Redis writes to a subscriber's connection in the order in which PUBLISH was called. So the frames
 -- of one envelope reach a subscriber one after the other, with no other envelope's between them, whatever number of its
--- channels that subscriber listens to. That is why a subscriber needs only the offset of the last frame it took to
+-- channels that subscriber listens to. That is why a subscriber needs only the place of the last frame it took to
 -- know a frame for another copy of the same envelope.
 --
--- KEYS[1]   the stream, a hash: `epoch`, a random name that dies with the data, and `offset`, the number of envelopes
---           published since. Both in one key, so that neither is lost without the other. Epoch and offset name a place in
---           the one order of everything published.
+-- KEYS[1]   the stream, a hash: `epoch`, a random name that dies with the data, `offset`, the number of envelopes with a
+--           position published since, `passing`, that of the others, and `bytes`, how many bytes the history was ever given.
+--           All in one key, so that none is lost without the others. Epoch and offset name a place in the one order of
+--           everything that is kept.
+-- KEYS[2]   the history, a Redis stream: the envelopes with a position published last, each under its offset (`offset-0`),
+--           with the fields `e`, the payload, and `b`, the stream's `bytes` with it. Offsets have no holes, so a reader that
+--           finds the one after the last it knows has missed nothing, and one that does not has. The history belongs to
+--           the stream's epoch: a new epoch begins without one.
 -- then, for each envelope with a position, in the order of the envelopes:
 --           its conversation's head, a string: the eventSeq that went out last;
 --           its conversation's parked ones, a hash: eventSeq -> packed {sent at, payload, channels ...}.
@@ -17,41 +23,98 @@
 -- ARGV[3]   how long a head is remembered, seconds since it last moved
 -- ARGV[4]   how long early ones are kept, seconds since the last of them came
 -- ARGV[5]   how far ahead of the head an early one is kept at all: bounds the parked, and the work of a release
+-- ARGV[6]   about how many envelopes the history holds at the most
+-- ARGV[7]   about how many bytes
 -- then, for each envelope:
 --           its eventSeq, 0 for one without a position;
 --           the eventSeq before which everything is vouched to have been published, 0 for no voucher;
 --           the number of channels, the channels, the payload.
+-- Without any envelope it only makes sure that there is an epoch.
 --
 -- Returns one number for each envelope: 1 published, 2 a repeat, 3 parked, 4 the head is unknown.
 --
 -- A head moves after its envelope's frames were sent, so a call that fails half way can be made again: nothing is lost
--- by it, though some may hear the last one twice.
+-- by it, though some may hear the last one twice. An envelope is in the history before its frames are sent.
 --
--- A frame is `epoch:offset:sent at`, a line feed, the payload.
+-- A frame is `epoch:place:sent at`, a line feed, the payload. The place is the offset; for an envelope without a position,
+-- which has none, it is `~` and its number among those.
 
 local stream = KEYS[1]
+local history = KEYS[2]
 local sent_at = ARGV[2]
 local head_ttl = ARGV[3]
 local parked_ttl = ARGV[4]
 local window = tonumber(ARGV[5])
+local history_length = ARGV[6]
+local history_bytes = tonumber(ARGV[7])
 
-local epoch = redis.call('HGET', stream, 'epoch')
+-- What an entry takes beside its payload, about.
+local ENTRY_BYTES = 64
+
+local known = redis.call('HMGET', stream, 'epoch', 'bytes')
+local epoch = known[1]
+local bytes_before = tonumber(known[2] or 0)
+local bytes = bytes_before
 if not epoch then
   epoch = ARGV[1]
   redis.call('HSET', stream, 'epoch', epoch)
+  redis.call('DEL', history)
 end
 
 local function whole(number)
   return string.format('%.0f', number)
 end
 
+local function remember(offset, payload)
+  bytes = bytes + #payload + ENTRY_BYTES
+  local function add()
+    return redis.pcall('XADD', history, 'MAXLEN', '~', history_length, whole(offset) .. '-0',
+      'e', payload, 'b', whole(bytes))
+  end
+  local added = add()
+  if type(added) == 'table' and added.err then
+    -- It is not the history of this stream: somebody restored or lost one of the two. A new one begins; readers see the
+    -- hole. If that is not it, the next error stands.
+    redis.call('DEL', history)
+    added = add()
+    if type(added) == 'table' and added.err then
+      error(added.err)
+    end
+  end
+end
+
+-- Once a call, as it reads an entry: the oldest go, an eighth at a time, while there are too many bytes.
+local function bound_history()
+  if bytes == bytes_before then
+    return
+  end
+  redis.call('HSET', stream, 'bytes', whole(bytes))
+  while true do
+    local oldest = redis.call('XRANGE', history, '-', '+', 'COUNT', 1)[1]
+    if not oldest or bytes - tonumber(oldest[2][4]) <= history_bytes then
+      return
+    end
+    local length = redis.call('XLEN', history)
+    redis.call('XTRIM', history, 'MAXLEN', length - math.ceil(length / 8))
+  end
+end
+
 -- entry: {sent at, payload, channels ...}
-local function send(entry)
-  local offset = redis.call('HINCRBY', stream, 'offset', 1)
-  local frame = epoch .. ':' .. whole(offset) .. ':' .. entry[1] .. '\n' .. entry[2]
+local function send(place, entry)
+  local frame = epoch .. ':' .. place .. ':' .. entry[1] .. '\n' .. entry[2]
   for i = 3, #entry do
     redis.call('PUBLISH', entry[i], frame)
   end
+end
+
+local function send_passing(entry)
+  send('~' .. whole(redis.call('HINCRBY', stream, 'passing', 1)), entry)
+end
+
+local function send_kept(entry)
+  local offset = redis.call('HINCRBY', stream, 'offset', 1)
+  remember(offset, entry[2])
+  send(whole(offset), entry)
 end
 
 local function set_head(head_key, seq)
@@ -69,7 +132,7 @@ local function release(head_key, parked_key, head)
     if not packed then
       return head
     end
-    send(cmsgpack.unpack(packed))
+    send_kept(cmsgpack.unpack(packed))
     head = head + 1
     set_head(head_key, head)
     redis.call('HDEL', parked_key, field)
@@ -111,15 +174,15 @@ local function publish_in_order(head_key, parked_key, seq, begins_at, entry)
     end
     return 3
   end
-  send(entry)
+  send_kept(entry)
   set_head(head_key, seq)
   release(head_key, parked_key, seq)
   return 1
 end
 
 local outcomes = {}
-local key = 2
-local arg = 6
+local key = 3
+local arg = 8
 while arg <= #ARGV do
   local seq = tonumber(ARGV[arg])
   local begins_at = tonumber(ARGV[arg + 1])
@@ -130,7 +193,7 @@ while arg <= #ARGV do
     entry[#entry + 1] = ARGV[i]
   end
   if seq == 0 then
-    send(entry)
+    send_passing(entry)
     outcomes[#outcomes + 1] = 1
   else
     outcomes[#outcomes + 1] = publish_in_order(KEYS[key], KEYS[key + 1], seq, begins_at, entry)
@@ -138,4 +201,5 @@ while arg <= #ARGV do
   end
   arg = payload + 1
 end
+bound_history()
 return outcomes

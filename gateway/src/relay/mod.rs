@@ -84,7 +84,7 @@ impl<M: Member> Relay<M> {
                 received = incoming.recv() => match received {
                     Some(Incoming::Envelope(envelope)) => self.deliver(&envelope, &mut lapses),
                     Some(Incoming::Notice(notice)) => on_notice(notice),
-                    Some(Incoming::Interrupted) => tracing::warn!("the link to the bus was broken and is back"),
+                    Some(Incoming::Interrupted { .. }) => tracing::warn!("the link to the bus was broken and is back"),
                     None => return,
                 },
                 ended = lapses.next() => {

@@ -87,6 +87,10 @@ metrics_table! {
         "Envelopes that came to the bus before their elder, and waited.";
     BUS_LAG = "chat_bus_lag_seconds", Kind::Histogram(LATENCY),
         "From publishing an envelope to hearing it; between machines with their clocks' difference.";
+    BUS_REPLAYED = "chat_bus_replayed_total", Kind::Counter,
+        "Envelopes that this node had missed and delivered later.";
+    BUS_GAPS = "chat_bus_gaps_total", Kind::Counter,
+        "Gaps in what this node heard that were made good, by where from: history or database.";
     BUS_INTERRUPTIONS = "chat_bus_interruptions_total", Kind::Counter,
         "Times this node's link to the bus broke and came back.";
     SLOW_SOCKET_CLOSINGS = "chat_slow_socket_closings_total", Kind::Counter,
@@ -120,6 +124,7 @@ pub fn announce() {
         CONNECTS,
         BUS_PUBLISHED,
         BUS_PARKED,
+        BUS_REPLAYED,
         BUS_INTERRUPTIONS,
         SLOW_SOCKET_CLOSINGS,
         VOLATILE_DROPPED,

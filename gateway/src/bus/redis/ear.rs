@@ -1,20 +1,18 @@
-//! Where the subscription link's connection puts what it hears, and the task that hands it on to the relay. Bounded: the
-//! connection's reader can't wait, so an ear that is full ends the link.
+//! Where the subscription link's connection puts what it hears, for `hand_on` to take. Bounded: the connection's reader can't
+//! wait, so an ear that is full ends the link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{PushInfo, PushKind, Value};
-use shared::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::echo::Echo;
-use super::frame::Frame;
-use crate::bus::{Incoming, metrics};
+use super::frame::{Frame, Place};
 
 /// The channels that are no room's.
 #[derive(Debug, Clone)]
@@ -40,7 +38,7 @@ pub(super) struct Ear {
     /// Bytes in the backlog. The other hand is `Backlog`'s.
     bytes: Arc<AtomicUsize>,
     most_bytes: usize,
-    /// The place of the frame taken last: an envelope comes once for each of its channels, one right after the other.
+    /// The name of the frame taken last: an envelope comes once for each of its channels, one right after the other.
     last: Mutex<Box<[u8]>>,
     /// What is heard on the node's own channel.
     echo: Arc<Echo>,
@@ -54,9 +52,31 @@ pub(super) struct Backlog {
     bytes: Arc<AtomicUsize>,
 }
 
-enum Heard {
+/// What a connection has brought.
+pub(super) enum Heard {
+    /// On a room's channel.
     Frame(Vec<u8>),
+    /// On the channel of all nodes.
     Notice(Vec<u8>),
+    /// Not heard but known: whatever stands at or before this place has been heard, as of then.
+    Sound(Place, Instant),
+}
+
+/// Notes on a connection's backlog how far it is sound.
+pub(super) struct Marker {
+    heard: mpsc::Sender<Heard>,
+    broken: CancellationToken,
+}
+
+impl Marker {
+    /// Redis said on this connection, when it was asked not before `asked`, that the order had come to `place`. It writes to a
+    /// connection in the order of its doing, so all frames up to there came before that answer, and stand in the backlog.
+    pub(super) fn sound(&self, place: Place, asked: Instant) {
+        if !self.broken.is_cancelled() {
+            // No room: what is sound stays behind what is known, which costs a longer replay.
+            let _ = self.heard.try_send(Heard::Sound(place, asked));
+        }
+    }
 }
 
 impl Ear {
@@ -65,9 +85,13 @@ impl Ear {
         bounds: Bounds,
         echo: Arc<Echo>,
         broken: CancellationToken,
-    ) -> (Self, Backlog) {
+    ) -> (Self, Marker, Backlog) {
         let (sender, heard) = mpsc::channel(bounds.frames.max(1));
         let bytes = Arc::new(AtomicUsize::new(0));
+        let marker = Marker {
+            heard: sender.clone(),
+            broken: broken.clone(),
+        };
         let ear = Self {
             channels,
             heard: sender,
@@ -77,7 +101,7 @@ impl Ear {
             echo,
             broken,
         };
-        (ear, Backlog { heard, bytes })
+        (ear, marker, Backlog { heard, bytes })
     }
 
     fn message(&self, channel: &[u8], payload: Vec<u8>) {
@@ -102,10 +126,10 @@ impl Ear {
             return false;
         };
         let mut last = self.last.lock();
-        if **last == *frame.place {
+        if **last == *frame.name {
             return false;
         }
-        *last = frame.place.into();
+        *last = frame.name.into();
         true
     }
 
@@ -137,42 +161,24 @@ impl AsyncPushSender for Ear {
 }
 
 impl Heard {
-    fn size(&self) -> usize {
+    /// Bytes it holds.
+    pub(super) fn size(&self) -> usize {
         match self {
             Self::Frame(bytes) | Self::Notice(bytes) => bytes.len(),
+            Self::Sound(..) => 0,
         }
     }
 }
 
 impl Backlog {
-    /// Hands everything on, until the connection has ended and its last frame was taken.
-    pub(super) async fn drain(mut self, relay: &mpsc::Sender<Incoming>) {
-        while let Some(heard) = self.heard.recv().await {
-            let size = heard.size();
-            if let Some(news) = read(&heard) {
-                // Without a relay nobody hears anything, and nothing waits for it.
-                let _ = relay.send(news).await;
-            }
-            self.bytes.fetch_sub(size, Ordering::Relaxed);
-        }
+    /// What was heard next; `None` when the connection has ended and its last frame was taken. What it was goes on counting
+    /// as waiting until `taken`.
+    pub(super) async fn next(&mut self) -> Option<Heard> {
+        self.heard.recv().await
     }
-}
 
-fn read(heard: &Heard) -> Option<Incoming> {
-    let read = match heard {
-        Heard::Notice(bytes) => serde_json::from_slice(bytes).map(Incoming::Notice),
-        Heard::Frame(bytes) => {
-            let frame = Frame::split(bytes)?;
-            let lag = Timestamp::now().unix_millis() - frame.sent_at;
-            metrics::lagged(Duration::from_millis(u64::try_from(lag).unwrap_or(0)));
-            frame
-                .envelope()
-                .map(|envelope| Incoming::Envelope(Arc::new(envelope)))
-        }
-    };
-    read.inspect_err(|error| {
-        // The text of the error could quote the payload.
-        tracing::warn!(category = ?error.classify(), "something on the bus can't be read");
-    })
-    .ok()
+    /// Something that `next` returned, by its size, does not wait any more.
+    pub(super) fn taken(&self, size: usize) {
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+    }
 }

@@ -1,14 +1,23 @@
 //! What stands on a room's channel: a line that names the place, then the envelope. Written by `publish.lua`.
 
+use std::sync::Arc;
+
 use shared::Envelope;
 
-/// The name of a place in the order of everything published: `epoch:offset`. Compared, never calculated with.
-pub(super) type Place<'a> = &'a [u8];
+/// A place in the order of everything that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Which order: the name dies with Redis' data.
+    pub(super) epoch: Arc<str>,
+    /// How many came so far.
+    pub(super) offset: u64,
+}
 
 /// A frame, taken apart but not parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
-    pub(super) place: Place<'a>,
+    /// The frame's name, which its copies share: `epoch:offset`, or `epoch:~number` for what is not kept.
+    pub(super) name: &'a [u8],
     /// By the publisher's clock, milliseconds since 1970.
     pub(super) sent_at: i64,
     pub(super) payload: &'a [u8],
@@ -22,10 +31,16 @@ impl<'a> Frame<'a> {
         let place_end = line.iter().rposition(|&byte| byte == b':')?;
         let sent_at = std::str::from_utf8(&line[place_end + 1..]).ok()?;
         Some(Self {
-            place: &line[..place_end],
+            name: &line[..place_end],
             sent_at: sent_at.parse().ok()?,
             payload,
         })
+    }
+
+    /// Its epoch and offset; `None` for what is not kept.
+    pub(super) fn place(&self) -> Option<(&'a str, u64)> {
+        let (epoch, offset) = std::str::from_utf8(self.name).ok()?.rsplit_once(':')?;
+        Some((epoch, offset.parse().ok()?))
     }
 
     pub(super) fn envelope(&self) -> Result<Envelope, serde_json::Error> {
@@ -40,7 +55,10 @@ mod tests {
     #[test]
     fn a_frame_is_a_line_and_a_payload() {
         let frame = Frame::split(b"9f3a:12:1700000000000\n{\"a\":\"\n\"}").expect("a frame");
-        assert_eq!(frame.place, b"9f3a:12");
+        assert_eq!(frame.name, b"9f3a:12");
+        assert_eq!(frame.place(), Some(("9f3a", 12)));
+        let passing = Frame::split(b"9f3a:~7:1700000000000\n{}").expect("a frame");
+        assert_eq!((passing.name, passing.place()), (&b"9f3a:~7"[..], None));
         assert_eq!(frame.sent_at, 1_700_000_000_000);
         assert_eq!(frame.payload, b"{\"a\":\"\n\"}");
         for bad in ["", "\n", "9f3a:12:17", "12\n{}", "9f3a:12:x\n{}"] {

@@ -1,9 +1,10 @@
 //! The subscription link: one connection that hears what this node wished for, watched, and made anew whenever it is lost.
-//! What is heard goes through `ear`; what is wished stands in `wishes`.
+//! What is heard goes through `ear` to `hand_on`; what is wished stands in `wishes`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::Rng;
 use redis::aio::MultiplexedConnection;
 use shared::Room;
@@ -12,10 +13,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::commands::{Commands, unavailable};
-use super::ear::{Backlog, Bounds, Channels, Ear};
+use super::ear::{Bounds, Channels, Ear, Marker};
 use super::echo::{Echo, Silence};
+use super::hand_on::Stage;
+use super::history::{HeardRooms, History};
 use super::wishes::{Wishes, Work};
-use crate::bus::{BusError, Incoming, metrics};
+use crate::bus::{BusError, metrics};
 
 /// How the link is watched and made anew.
 #[derive(Debug, Clone)]
@@ -35,28 +38,27 @@ pub(super) struct Link {
     pub(super) channels: Channels,
     pub(super) settings: LinkSettings,
     pub(super) wishes: Arc<Wishes>,
+    /// Which rooms are heard, or were when the link broke. Guarded for one writer, whose calls share the link.
+    pub(super) heard: Mutex<HeardRooms>,
+    pub(super) history: History,
     /// The version of the wishes that is fulfilled. `subscribe` waits on the other end.
     pub(super) fulfilled: watch::Sender<u64>,
     /// Whether a connection stands, with all its subscriptions.
     pub(super) up: watch::Sender<bool>,
     /// The node's calls to itself.
     pub(super) echo: Arc<Echo>,
-    /// To `hand_on`. One slot: while a backlog is read and one waits, no further connection is made.
+    /// To `HandOn`. One slot: while a backlog is read and one waits, no further connection is made.
     pub(super) stages: mpsc::Sender<Stage>,
     pub(super) closing: CancellationToken,
-}
-
-/// What was heard on one connection, for `hand_on`.
-pub(super) struct Stage {
-    backlog: Backlog,
-    /// Whether something may have been missed before it.
-    after_gap: bool,
 }
 
 /// One connection, with all subscriptions wished for when it was made.
 struct Live {
     connection: MultiplexedConnection,
+    marker: Marker,
     broken: CancellationToken,
+    /// Whose data its Redis follows.
+    data: String,
 }
 
 impl Link {
@@ -64,7 +66,7 @@ impl Link {
     pub(super) async fn keep(self) {
         // Nothing is missed before the first connection, unless it took more than one attempt: then some `subscribe`
         // may have failed that its caller let pass.
-        let mut after_gap = false;
+        let mut is_late = false;
         let mut wait = self.settings.reconnect_min;
         loop {
             // No connection before there is somewhere to put what it hears.
@@ -72,14 +74,14 @@ impl Link {
                 return;
             };
             let made = tokio::select! {
-                made = self.connect() => made,
+                made = self.connect(is_late) => made,
                 () = self.closing.cancelled() => return,
             };
             let failure = match made {
                 Err(failure) => failure,
-                Ok((live, backlog)) => {
-                    slot.send(Stage { backlog, after_gap });
-                    if after_gap {
+                Ok((live, stage)) => {
+                    slot.send(stage);
+                    if is_late {
                         metrics::interrupted();
                         tracing::info!("the subscription link is back");
                     }
@@ -93,14 +95,14 @@ impl Link {
                     if begun.elapsed() > self.settings.reconnect_max {
                         wait = self.settings.reconnect_min;
                     }
-                    after_gap = false;
+                    is_late = false;
                     failure
                 }
             };
-            if !after_gap {
+            if !is_late {
                 tracing::warn!(error = %failure, "the subscription link is down");
             }
-            after_gap = true;
+            is_late = true;
             // What ended the link likely ended those for commands: the first to publish again shall not find that out.
             self.commands.start_afresh();
             tokio::select! {
@@ -111,75 +113,148 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<(Live, Backlog), BusError> {
+    async fn connect(&self, is_late: bool) -> Result<(Live, Stage), BusError> {
         let broken = CancellationToken::new();
-        let (ear, backlog) = Ear::new(
+        let (ear, marker, backlog) = Ear::new(
             self.channels.clone(),
             self.settings.bounds,
             Arc::clone(&self.echo),
             broken.clone(),
         );
-        let connection = self.commands.listen(ear).await.map_err(unavailable)?;
-        let mut live = Live { connection, broken };
+        let mut connection = self.commands.listen(ear).await.map_err(unavailable)?;
         let own = vec![self.channels.nodes.clone(), self.channels.own.clone()];
-        self.subscribe(&mut live, own).await?;
+        self.subscribe(&mut connection, &broken, own).await?;
         let work = self.wishes.everything();
-        self.fulfil(&mut live, work).await?;
-        Ok((live, backlog))
+        // Left since, and perhaps wished for again by somebody else: what was missed meanwhile is not theirs.
+        self.heard.lock().remove(&work.unsubscribe);
+        for rooms in work.subscribe.chunks(self.settings.batch) {
+            self.subscribe(&mut connection, &broken, self.names(rooms))
+                .await?;
+        }
+        // All that comes after this place is heard on this connection; what is missing before it, `hand_on` replays. Only
+        // then may anybody hear that the wishes are fulfilled: what is published from there on comes after the place.
+        let asked = std::time::Instant::now();
+        let stand = self.history.stand(&mut connection);
+        let stand = answer(&broken, self.commands.timeout(), stand).await?;
+        let stand = stand.ok_or_else(|| BusError("Redis was emptied just now".into()))?;
+        let rooms = {
+            let mut heard = self.heard.lock();
+            heard.add_missing(&work.subscribe, &stand.place);
+            heard.clone()
+        };
+        self.fulfilled.send_replace(work.version);
+        let data = stand.data.clone();
+        let stage = Stage {
+            backlog,
+            connection: connection.clone(),
+            broken: broken.clone(),
+            stand,
+            asked,
+            rooms,
+            is_late,
+        };
+        let live = Live {
+            connection,
+            marker,
+            broken,
+            data,
+        };
+        Ok((live, stage))
     }
 
     /// Fulfils wishes, and watches, until the connection is lost (an error) or the bus closes.
-    async fn serve(&self, mut live: Live) -> Result<(), BusError> {
+    async fn serve(&self, live: Live) -> Result<(), BusError> {
         // Beside the wishes, so that nobody who subscribes waits for a probe.
-        let watch = self.watch(live.connection.clone(), live.broken.clone());
+        let Live {
+            mut connection,
+            marker,
+            broken,
+            data,
+        } = live;
+        let watch = self.watch(connection.clone(), marker, broken.clone(), data);
         tokio::pin!(watch);
         loop {
             tokio::select! {
                 () = self.closing.cancelled() => return Ok(()),
-                () = live.broken.cancelled() => return Err(lost()),
+                () = broken.cancelled() => return Err(lost()),
                 failure = &mut watch => return Err(failure),
                 () = self.wishes.rung() => {
                     let work = self.wishes.changes();
-                    self.fulfil(&mut live, work).await?;
+                    self.fulfil(&mut connection, &broken, work).await?;
                 }
             }
         }
     }
 
-    async fn fulfil(&self, live: &mut Live, work: Work) -> Result<(), BusError> {
+    async fn fulfil(
+        &self,
+        connection: &mut MultiplexedConnection,
+        broken: &CancellationToken,
+        work: Work,
+    ) -> Result<(), BusError> {
         for rooms in work.subscribe.chunks(self.settings.batch) {
-            self.subscribe(live, self.names(rooms)).await?;
+            let mut asking = connection.clone();
+            let subscribed = self.subscribe(connection, broken, self.names(rooms));
+            let place = self.history.place(&mut asking);
+            // Both on their way at once. Where the place is read first, it is early, never late.
+            let (subscribed, place) =
+                tokio::join!(subscribed, timeout(self.commands.timeout(), place));
+            subscribed?;
+            let mut heard = self.heard.lock();
+            match place.map_err(unavailable)?.map_err(unavailable)? {
+                Some(place) => heard.add(rooms, &place),
+                // Emptied just now: all that comes is after it.
+                None => heard.add_from_start(rooms),
+            }
         }
         // Somebody waits for these, nobody for those below.
         self.fulfilled.send_replace(work.version);
+        self.heard.lock().remove(&work.unsubscribe);
         for rooms in work.unsubscribe.chunks(self.settings.batch) {
-            let done = live.connection.unsubscribe(self.names(rooms));
-            answer(&live.broken, self.commands.timeout(), done).await?;
+            let done = connection.unsubscribe(self.names(rooms));
+            answer(broken, self.commands.timeout(), done).await?;
         }
         Ok(())
     }
 
-    async fn subscribe(&self, live: &mut Live, channels: Vec<String>) -> Result<(), BusError> {
-        let done = live.connection.subscribe(channels);
-        answer(&live.broken, self.commands.timeout(), done).await
+    async fn subscribe(
+        &self,
+        connection: &mut MultiplexedConnection,
+        broken: &CancellationToken,
+        channels: Vec<String>,
+    ) -> Result<(), BusError> {
+        let done = connection.subscribe(channels);
+        answer(broken, self.commands.timeout(), done).await
     }
 
-    /// Watches a connection until it is lost. One that was cut silently looks idle, and one to a Redis that is not the one
-    /// for commands any more (a failover) looks well: only an answer, and an echo, prove that they are not.
+    /// Watches a connection until it is lost, and notes how far it is sound. One that was cut silently looks idle, and one
+    /// to a Redis that is not the one for commands any more (a failover) looks well: only an answer, and an echo, prove that
+    /// they are not. One to a replica even hears the echo, and yet skips what a resynchronisation brings: so whose data
+    /// Redis follows must not change.
     async fn watch(
         &self,
         mut connection: MultiplexedConnection,
+        marker: Marker,
         broken: CancellationToken,
+        data: String,
     ) -> BusError {
-        let ping = redis::cmd("PING");
         let mut probe = interval(self.settings.probe_every);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             probe.tick().await;
             let within = self.settings.probe_timeout;
-            let done = async { ping.query_async::<()>(&mut connection).await };
-            if let Err(failure) = answer(&broken, within, done).await {
-                return failure;
+            let asked = std::time::Instant::now();
+            let stand = self.history.place_and_data(&mut connection);
+            match answer(&broken, within, stand).await {
+                Err(failure) => return failure,
+                Ok((_, now)) if now != data => {
+                    return BusError("Redis follows other data".into());
+                }
+                Ok((place, _)) => {
+                    if let Some(place) = place {
+                        marker.sound(place, asked);
+                    }
+                }
             }
             // A call that did not get out says nothing about the way in.
             if let Err(Silence::Deaf(failure)) = self.echo.call(&self.commands, within).await {
@@ -201,24 +276,12 @@ pub(super) fn room_channel(commands: &Commands, room: &Room) -> String {
     commands.channel(format_args!("room:{room}"))
 }
 
-/// Hands on what was heard, connection after connection: everything heard on the one, then the interruption, then
-/// what is heard on the next. So nothing that comes after a gap is heard before the news of the gap.
-pub(super) async fn hand_on(mut stages: mpsc::Receiver<Stage>, relay: mpsc::Sender<Incoming>) {
-    while let Some(stage) = stages.recv().await {
-        if stage.after_gap {
-            // Without a relay nobody hears anything, and nothing waits for it.
-            let _ = relay.send(Incoming::Interrupted).await;
-        }
-        stage.backlog.drain(&relay).await;
-    }
-}
-
 /// What Redis answers, unless it is late or the connection is lost first.
-async fn answer(
+async fn answer<T>(
     broken: &CancellationToken,
     within: Duration,
-    done: impl Future<Output = redis::RedisResult<()>>,
-) -> Result<(), BusError> {
+    done: impl Future<Output = redis::RedisResult<T>>,
+) -> Result<T, BusError> {
     tokio::select! {
         done = timeout(within, done) => match done {
             Ok(answer) => answer.map_err(unavailable),

@@ -1,5 +1,6 @@
 //! The bus between nodes: Redis pub/sub, a channel for each room, and a script (`publish.lua`) that keeps the order. The
-//! parts: `commands` is the way to Redis, `link` the way back with its `ear` and `wishes`, `frame` what travels, `echo` the proof.
+//! parts: `commands` is the way to Redis, `link` the way back with its `ear` and `wishes`, `frame` what travels, `echo` the
+//! proof, `hand_on` what the relay gets, with what was missed from the `history`.
 //!
 //! One Redis (6 or later), or one that fails over to a replica under the same address; not a Redis Cluster, whose nodes do
 //! not share a script's keys.
@@ -8,6 +9,8 @@ mod commands;
 mod ear;
 mod echo;
 mod frame;
+mod hand_on;
+mod history;
 mod link;
 mod wishes;
 
@@ -30,7 +33,9 @@ pub(crate) use commands::unavailable;
 pub use commands::{Commands, RedisSettings};
 use ear::{Bounds, Channels};
 use echo::Echo;
-use link::{Link, LinkSettings, hand_on, room_channel};
+use hand_on::HandOn;
+use history::{HeardRooms, History};
+use link::{Link, LinkSettings, room_channel};
 use wishes::Wishes;
 
 /// How much a `RedisBus` remembers and holds, and how it watches its link.
@@ -42,6 +47,13 @@ pub struct RedisBusSettings {
     pub parked_ttl: Duration,
     /// How far ahead of its conversation's head an envelope may come and still be kept.
     pub window: i64,
+    /// About how many envelopes Redis keeps for nodes that missed them: two minutes, the longest that a client may have been
+    /// away to be caught up without asking the database, of 500 messages a second, which is more than a house of this kind
+    /// sends.
+    pub history: u64,
+    /// The same in bytes, whichever is reached first. A message of a line or two takes a kilobyte; only a crowd that
+    /// writes long ones comes near this, and shortens what a node may miss.
+    pub history_bytes: u64,
     /// What may wait for the relay, taken apart.
     pub queue: usize,
     /// What may have been heard and not been taken apart: frames.
@@ -64,6 +76,8 @@ impl Default for RedisBusSettings {
             head_ttl: Duration::from_secs(7 * 24 * 60 * 60),
             parked_ttl: Duration::from_secs(5 * 60),
             window: 256,
+            history: 60_000,
+            history_bytes: 128 * 1024 * 1024,
             queue: 1024,
             backlog: 16 * 1024,
             backlog_bytes: 64 * 1024 * 1024,
@@ -78,8 +92,11 @@ impl Default for RedisBusSettings {
 /// A bus over one Redis.
 ///
 /// `subscribe` notes the wish before it waits: where it fails, because the link is down for longer than a command may take,
-/// the rooms stay wished for, are heard as soon as the link is back (which `Incoming::Interrupted` tells), and until
-/// `unsubscribe` takes them back.
+/// the rooms stay wished for, and are heard as soon as the link is back, until `unsubscribe` takes them back.
+///
+/// A link that is back replays what the one before missed from a history in Redis. `Incoming::Interrupted` comes where
+/// that does not reach back: Redis restarted, failed over, was emptied, or has trimmed it; and where the first link took more
+/// than one attempt.
 #[derive(Debug)]
 pub struct RedisBus {
     commands: Commands,
@@ -124,6 +141,8 @@ impl RedisBus {
         let (fulfilled_sender, fulfilled) = watch::channel(0);
         let (up_sender, up) = watch::channel(false);
         let echo = Arc::new(Echo::new(channels.own.clone()));
+        let script = Script::new(include_str!("../publish.lua"));
+        let history = History::new(&commands, script.clone());
         let (relay, incoming) = mpsc::channel(settings.queue.max(1));
         let (stages, staged) = mpsc::channel(1);
         let link = Link {
@@ -141,6 +160,8 @@ impl RedisBus {
                 batch: 512,
             },
             wishes: Arc::clone(&wishes),
+            heard: Mutex::new(HeardRooms::default()),
+            history: history.clone(),
             fulfilled: fulfilled_sender,
             up: up_sender,
             echo: Arc::clone(&echo),
@@ -149,12 +170,12 @@ impl RedisBus {
         };
         let tasks = vec![
             tokio::spawn(link.keep()),
-            tokio::spawn(hand_on(staged, relay)),
+            tokio::spawn(HandOn::new(relay, history, commands.timeout()).run(staged)),
         ];
         Self {
             commands,
             channels,
-            script: Script::new(include_str!("../publish.lua")),
+            script,
             settings,
             wishes,
             fulfilled,
@@ -168,13 +189,15 @@ impl RedisBus {
     }
 
     async fn call(&self, envelopes: &[Publication]) -> Result<Vec<PublishOutcome>, BusError> {
-        let mut call = self.script.key(self.commands.name("stream"));
-        // A name of its own for each call: a Redis emptied twice begins two epochs.
-        call.arg(format!("{:016x}", rand::random::<u64>()))
+        let mut call = self.script.key(history::stream_key(&self.commands));
+        call.key(history::history_key(&self.commands))
+            .arg(history::epoch_name())
             .arg(Timestamp::now().unix_millis())
             .arg(self.settings.head_ttl.as_secs().max(1))
             .arg(self.settings.parked_ttl.as_secs().max(1))
-            .arg(self.settings.window);
+            .arg(self.settings.window)
+            .arg(self.settings.history.max(1))
+            .arg(self.settings.history_bytes);
         for publication in envelopes {
             let envelope = &*publication.envelope;
             if let Some(at) = envelope.position {
@@ -268,7 +291,7 @@ impl Bus for RedisBus {
         self.closing.cancel();
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for mut task in tasks {
-            // `hand_on` ends with the last frame; a relay that takes no more must not hold the end up.
+            // `HandOn` ends with the last frame; a relay that takes no more must not hold the end up.
             if tokio::time::timeout(self.commands.timeout(), &mut task)
                 .await
                 .is_err()

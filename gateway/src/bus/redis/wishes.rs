@@ -77,14 +77,15 @@ impl Wishes {
         }
     }
 
-    /// What a new link has to do.
+    /// What a new link has to do. To unsubscribe from are, in name, those that changed, wished for now or not: what the link
+    /// before heard of them is not for those who wish for them now.
     pub(super) fn everything(&self) -> Work {
         let mut noted = self.noted.lock();
-        noted.changed = HashSet::new();
+        let changed = std::mem::take(&mut noted.changed);
         Work {
             version: noted.version,
             subscribe: noted.rooms.iter().copied().collect(),
-            unsubscribe: Vec::new(),
+            unsubscribe: changed.into_iter().collect(),
         }
     }
 
@@ -116,5 +117,9 @@ mod tests {
         assert_eq!(wishes.changes().subscribe, []);
         // A new link begins with all of them, changed or not.
         assert_eq!(wishes.everything().subscribe, [room]);
+        wishes.remove(&[room]);
+        wishes.add(&[room]);
+        let work = wishes.everything();
+        assert_eq!((work.subscribe, work.unsubscribe), (vec![room], vec![room]));
     }
 }
