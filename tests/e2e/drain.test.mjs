@@ -2,9 +2,11 @@
 // The death of a node without goodbye is in node-death.test.mjs.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
 import { describe } from 'node:test';
 import { Gateway } from './harness/gateway.mjs';
-import { eventually, temporaryFolder } from './harness/processes.mjs';
+import { eventually, temporaryFolder, within } from './harness/processes.mjs';
 import { words } from './harness/secrets.mjs';
 import { Cluster, describeOn, limitedTest } from './harness/setups.mjs';
 import { Client } from './harness/sockets.mjs';
@@ -69,5 +71,17 @@ describe('without sockets', () => {
     const { code } = await node.stop('SIGTERM');
     assert.equal(code, 0);
     assert.ok(Date.now() - began < 10_000, 'there was nobody to wait for');
+  });
+
+  limitedTest('a node ends, with 0, though a client never takes its answers', async () => {
+    const node = await Gateway.start({ DATABASE_URL: `sqlite://${temporaryFolder()}/chat.db` });
+    const client = net.connect(node.port, '127.0.0.1');
+    client.on('error', () => {});
+    // More than the kernels' buffers hold; what is readable is never read.
+    client.write('GET /api/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: node\r\n\r\n'.repeat(30));
+    await within(10_000, once(client, 'readable'), () => 'the first answer');
+    const { code } = await node.stop('SIGTERM');
+    assert.equal(code, 0);
+    client.destroy();
   });
 });

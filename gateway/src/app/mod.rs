@@ -73,7 +73,7 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     let node = Node::build(&config)?;
     greet(&config, port, metrics);
 
-    let serving = tokio::spawn(listener::serve(
+    let mut serving = tokio::spawn(listener::serve(
         listener,
         node.router(),
         stop_listening.clone(),
@@ -88,8 +88,11 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     tracing::info!(seconds = config.drain.as_secs(), "draining");
     node.drain(config.drain).await;
     stop_listening.cancel();
-    if tokio::time::timeout(FINISH_TIMEOUT, serving).await.is_err() {
+    if tokio::time::timeout(FINISH_TIMEOUT, &mut serving).await.is_err() {
         tracing::warn!("some requests did not finish in time");
+        // Each holds the chat, whose end would wait for it: a client that never takes its answer is not waited for.
+        serving.abort();
+        let _ = serving.await;
     }
     node.finish().await;
     tracing::info!("ended");
