@@ -53,7 +53,10 @@ impl Failure {
     /// JSON that can't be read as what it should be. The reader's own words may quote the input, so they go back to the
     /// sender and are not logged.
     pub fn unreadable(error: &serde_json::Error) -> Self {
-        Self::validation(format!("the payload can't be read: {error}"))
+        // serde_json ends with a line and a column, which mean nothing to whoever filled in a form.
+        let text = error.to_string();
+        let (reason, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
+        Self::validation(format!("the payload can't be read: {reason}"))
     }
 
     /// The caller may not do this.
@@ -65,7 +68,7 @@ impl Failure {
     pub fn rate_limited(retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
-            ..Self::new(ErrorCode::RateLimited, "too many attempts, try again later")
+            ..Self::new(ErrorCode::RateLimited, "too many requests, try again later")
         }
     }
 

@@ -29,6 +29,10 @@ const INTERVAL_DOWN: Duration = Duration::from_millis(250);
 /// How long a part may take to answer before it counts as down.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a part may take to answer for the first time before that is written down: a database that is migrated first and
+/// a link that is made first are nothing to worry about.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
+
 /// An answer older than this says nothing any more.
 const STALE: Duration = Duration::from_secs(10);
 
@@ -62,8 +66,16 @@ pub struct Readiness {
 #[derive(Debug, Default)]
 struct Known {
     draining: bool,
-    /// What each part of `Part::ALL` answered last, and when.
-    parts: [Option<Answer>; 2],
+    /// What is known of each part of `Part::ALL`.
+    parts: [Watched; 2],
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    /// What it answered last, and when.
+    last: Option<Answer>,
+    /// Since when it has not worked, and whether that was written down.
+    down: Option<(Instant, bool)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,14 +101,23 @@ impl Readiness {
             works: answer.is_ok(),
             at: Instant::now(),
         };
-        let before = self.state.lock().parts[part as usize].replace(now);
-        let worked = before.is_some_and(|before| before.works);
+        let mut state = self.state.lock();
+        let Watched { last, down } = &mut state.parts[part as usize];
+        let worked = last.replace(now).is_some_and(|before| before.works);
         match answer {
-            Ok(()) if !worked => tracing::info!(part = part.as_str(), "answers"),
-            Err(error) if worked || before.is_none() => {
-                tracing::warn!(part = part.as_str(), %error, "does not answer");
+            Ok(()) => {
+                *down = None;
+                if !worked {
+                    tracing::info!(part = part.as_str(), "answers");
+                }
             }
-            _ => {}
+            Err(error) => {
+                let (since, told) = down.get_or_insert((now.at, false));
+                if !*told && (worked || now.at - *since >= FIRST_ANSWER) {
+                    *told = true;
+                    tracing::warn!(part = part.as_str(), %error, "does not answer");
+                }
+            }
         }
     }
 
@@ -137,7 +158,7 @@ impl Readiness {
     fn obstacles_at(&self, now: Instant) -> Vec<&'static str> {
         let state = self.state.lock();
         let works = |part: Part| {
-            state.parts[part as usize].is_some_and(|answer| {
+            state.parts[part as usize].last.is_some_and(|answer| {
                 answer.works && now.saturating_duration_since(answer.at) <= STALE
             })
         };

@@ -1,23 +1,24 @@
 //! The roof: concrete types are named in `node` and nowhere else. It puts a node together from its settings, serves, and
 //! takes it apart in order.
 
-mod demo;
 mod node;
+mod welcome;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{self, AdminArgs};
-use crate::config::{AppEnv, Config, Secret};
+use crate::config::{Config, Secret};
 use crate::failure::Failure;
 use crate::listener;
+use crate::store::{InvalidUrl, StoreError};
 use crate::telemetry::exporter::{self, ExporterError};
 use node::Node;
 pub use node::open_store;
+use welcome::Welcome;
 
 /// How long requests under way may take to finish when the node goes.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ pub enum StartError {
     Machine(String),
 }
 
-/// Serves until SIGTERM or SIGINT; a second one ends it at once.
+/// Serves until SIGTERM, or SIGINT, which does not take its time over the drain; a second signal ends it at once.
 pub async fn serve(config: Config) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let listener = listener::bind(&config.host, config.port)
@@ -70,8 +71,22 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         Some(address) => Some(exporter::start(address, CancellationToken::new()).await?),
         None => None,
     };
-    let node = Node::build(&config)?;
-    greet(&config, port, metrics);
+    let (host, _) = config.local_address();
+    let welcome = Welcome {
+        host,
+        port,
+        metrics,
+        has_demo: !config.database.is_mysql(),
+    };
+    let node = Node::build(&config, welcome)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        host = config.host,
+        port,
+        metrics = metrics.map(tracing::field::display),
+        redis = config.redis.is_some(),
+        "listening"
+    );
 
     let mut serving = tokio::spawn(listener::serve(
         listener,
@@ -79,16 +94,25 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         stop_listening.clone(),
     ));
 
-    signals.wait().await;
+    // Somebody at a terminal waits for it, and has no other node to send anybody to.
+    let at_a_terminal = signals.wait().await;
+    let drain = if at_a_terminal {
+        Duration::ZERO
+    } else {
+        config.drain
+    };
     tokio::spawn(async move {
         signals.wait().await;
         tracing::warn!("a second signal: ending at once");
         std::process::exit(1);
     });
-    tracing::info!(seconds = config.drain.as_secs(), "draining");
-    node.drain(config.drain).await;
+    tracing::info!(seconds = drain.as_secs(), "draining");
+    node.drain(drain).await;
     stop_listening.cancel();
-    if tokio::time::timeout(FINISH_TIMEOUT, &mut serving).await.is_err() {
+    if tokio::time::timeout(FINISH_TIMEOUT, &mut serving)
+        .await
+        .is_err()
+    {
         tracing::warn!("some requests did not finish in time");
         // Each holds the chat, whose end would wait for it: a client that never takes its answer is not waited for.
         serving.abort();
@@ -99,9 +123,29 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Why a command was not done, for whoever typed it.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The database's address is none.
+    #[error(transparent)]
+    Address(#[from] InvalidUrl),
+    /// The database is not as it should be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What was asked for can't be done.
+    #[error("{}", .0.details.as_deref().unwrap_or(&.0.message))]
+    Refused(Failure),
+}
+
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
 /// Brings the database to this version's schema, and says what that took.
-pub async fn migrate(config: &Config) -> Result<String, Failure> {
-    let store = open_store(config).map_err(Failure::internal)?;
+pub async fn migrate(config: &Config) -> Result<String, CommandError> {
+    let store = open_store(config)?;
     let report = store.migrate().await;
     store.close().await;
     let report = report?;
@@ -123,36 +167,18 @@ pub async fn create_admin(
     config: &Config,
     arguments: &AdminArgs,
     password: &Secret,
-) -> Result<String, Failure> {
-    let store = open_store(config).map_err(Failure::internal)?;
+) -> Result<String, CommandError> {
+    let store = open_store(config)?;
     if config.database.auto_migrate {
         store.migrate().await?;
     }
     let created = cli::create_admin(&*store, arguments, password).await;
     store.close().await;
-    created.map(|user| format!("{} is an agency account now (id {})", user.email, user.id))
-}
-
-/// Tells whoever started the node where to look.
-fn greet(config: &Config, port: u16, metrics: Option<SocketAddr>) {
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        host = config.host,
-        port,
-        metrics = metrics.map(tracing::field::display),
-        redis = config.redis.is_some(),
-        "listening"
-    );
-    if config.env == AppEnv::Development {
-        let (host, _) = config.local_address();
-        println!("\n  The chat gateway is up (development mode).\n");
-        println!("    REST and sockets   http://{host}:{port}");
-        println!("    its documentation  http://{host}:{port}/api/docs");
-        if let Some(address) = metrics {
-            println!("    metrics            http://{address}/metrics");
-        }
-        println!();
-    }
+    let user = created?;
+    Ok(format!(
+        "{} is an agency account now (id {})",
+        user.email, user.id
+    ))
 }
 
 /// The signals that end a node.
@@ -173,10 +199,11 @@ impl Signals {
         })
     }
 
-    async fn wait(&mut self) {
+    /// Returns whether it was somebody at a terminal, who waits.
+    async fn wait(&mut self) -> bool {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
         }
     }
 }

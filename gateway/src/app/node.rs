@@ -8,9 +8,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{StartError, demo};
+use super::StartError;
+use super::welcome::Welcome;
 use crate::api::{self, Readiness};
-use crate::auth::{AccessTokens, AuthParts, AuthService, Passwords};
+use crate::auth::{AccessTokens, AuthParts, AuthService};
 use crate::bus::local::LocalBus;
 use crate::bus::redis::{Commands, RedisBus, RedisBusSettings, RedisSettings};
 use crate::bus::{Bus, BusError};
@@ -73,7 +74,7 @@ pub fn open_store(config: &Config) -> Result<SharedStore, InvalidUrl> {
 
 impl Node {
     /// Puts a node together. Neither the database nor Redis need be up.
-    pub(super) fn build(config: &Config) -> Result<Self, StartError> {
+    pub(super) fn build(config: &Config, welcome: Welcome) -> Result<Self, StartError> {
         let setting = |setting, reason: String| StartError::Setting { setting, reason };
         let store =
             open_store(config).map_err(|error| setting("DATABASE_URL", error.to_string()))?;
@@ -131,8 +132,10 @@ impl Node {
             shared.bus.clone(),
             stop.clone(),
         )));
+        let welcome = (config.env == AppEnv::Development).then_some(welcome);
         tasks.push(tokio::spawn(begin(
-            config,
+            config.database.auto_migrate,
+            welcome,
             store.clone(),
             auth.clone(),
             stop.clone(),
@@ -206,26 +209,25 @@ impl Node {
 
 /// Brings the database up to date, where that is wanted, as soon as it is there, then keeps the sessions. The node is not
 /// ready before.
-fn begin(
-    config: &Config,
+async fn begin(
+    migrates: bool,
+    welcome: Option<Welcome>,
     store: SharedStore,
     auth: Arc<AuthService>,
     stop: CancellationToken,
-) -> impl Future<Output = ()> + Send + use<> {
-    let migrates = config.database.auto_migrate;
-    let has_demo = config.env == AppEnv::Development && !config.database.is_mysql();
-    async move {
-        let prepare = async {
-            if migrates {
-                migrate(&store).await;
-            }
-            if has_demo && let Err(failure) = demo::offer(&store, &Passwords::default()).await {
-                failure.log();
-            }
-        };
-        if stop.run_until_cancelled(prepare).await.is_some() {
-            auth.run(stop).await;
+) {
+    let prepare = async {
+        if migrates {
+            migrate(&store).await;
         }
+        if let Some(welcome) = welcome
+            && let Err(failure) = welcome.give(&store).await
+        {
+            failure.log();
+        }
+    };
+    if stop.run_until_cancelled(prepare).await.is_some() {
+        auth.run(stop).await;
     }
 }
 

@@ -4,8 +4,10 @@
 //! An outbox entry is struck only when all of its changes are out. Publishing twice is harmless: the bus drops repeats.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use metrics::counter;
 use shared::envelope::Position;
 use shared::{ConversationId, Envelope, ErrorCode, EventSeq};
 use tokio::sync::mpsc;
@@ -16,6 +18,7 @@ use super::events;
 use crate::bus::{Bus, Publication, PublishOutcome};
 use crate::failure::Failure;
 use crate::store::{Logged, OutboxEntry, OutboxId, SharedStore};
+use crate::telemetry::metrics as names;
 
 /// How old an outbox entry is before somebody other than its writer publishes it: well above the time a living writer
 /// takes to publish and strike it.
@@ -68,6 +71,7 @@ impl Publisher {
         let worker = Arc::new(Worker {
             store: store.clone(),
             bus: bus.clone(),
+            is_failing: AtomicBool::new(false),
         });
         let tasks = vec![
             tokio::spawn(worker.clone().run(outgoing, struck)),
@@ -110,6 +114,8 @@ impl Publisher {
 struct Worker {
     store: SharedStore,
     bus: Arc<dyn Bus>,
+    /// Whether the last call failed: an outage is told once, not with every message.
+    is_failing: AtomicBool,
 }
 
 impl Worker {
@@ -133,8 +139,9 @@ impl Worker {
             .collect();
         let outcomes = match self.publish(&publications).await {
             Ok(outcomes) => outcomes,
-            Err(failure) => return failure.log(),
+            Err(failure) => return self.failed(&failure),
         };
+        self.is_failing.store(false, Ordering::Relaxed);
         let mut out = Vec::new();
         let mut rest = outcomes.as_slice();
         for commit in commits {
@@ -146,6 +153,18 @@ impl Worker {
         }
         // Full or gone: the sweep strikes them.
         let _ = struck.try_send(out);
+    }
+
+    /// Nobody is told of it: the changes are stored and acknowledged, and go out when the bus is back.
+    fn failed(&self, failure: &Failure) {
+        counter!(names::PUBLISH_FAILURES).increment(1);
+        if !self.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                code = failure.code.as_str(),
+                details = failure.details.as_deref(),
+                "changes can't be published; they wait in the outbox"
+            );
+        }
     }
 
     /// Publishes in the order given, telling the bus where conversations stand that it has forgotten.
@@ -255,7 +274,7 @@ impl Worker {
             }
         }
         if !out.is_empty() {
-            tracing::info!(
+            tracing::debug!(
                 entries = out.len(),
                 "published changes that their writer had not"
             );

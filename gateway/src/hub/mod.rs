@@ -122,6 +122,7 @@ impl<M: Member> Hub<M> {
         // Made where it is needed: of all nodes that hear an event, one has the socket that caused it.
         let for_origin = |name: &str| Arc::new(Event::new(name, delivery.data.clone(), volatile));
         let mut sent = 0;
+        let mut sent_to_origin = 0;
         let mut send = |member: &M| {
             if delivery.except_user == Some(member.user()) {
                 return;
@@ -131,7 +132,8 @@ impl<M: Member> Hub<M> {
                 Some(origin) if origin.socket == *socket.id() => {
                     if let Some(name) = &origin.event {
                         socket.emit(&for_origin(name));
-                        sent += 1;
+                        count_out(name, 1);
+                        sent_to_origin += 1;
                     }
                 }
                 _ => {
@@ -157,9 +159,8 @@ impl<M: Member> Hub<M> {
                 }
             }
         }
-        counter!(names::EVENTS, "direction" => "out", "event" => names::event_label(&delivery.event))
-            .increment(sent as u64);
-        sent
+        count_out(&delivery.event, sent);
+        sent + sent_to_origin
     }
 
     fn shard(&self, room: Room) -> &Mutex<Rooms<M>> {
@@ -168,6 +169,11 @@ impl<M: Member> Hub<M> {
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         &self.shards[(hash % SHARDS as u64) as usize]
     }
+}
+
+fn count_out(event: &str, sockets: usize) {
+    let event = names::event_label(event);
+    counter!(names::EVENTS, "direction" => "out", "event" => event).increment(sockets as u64);
 }
 
 impl<M: Member> Default for Hub<M> {

@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use shared::SocketId;
@@ -25,6 +26,10 @@ use super::wire::Wire;
 
 /// How much one connection does before others get their turn: a payload may hold thousands of packets.
 const ROUNDS: usize = 64;
+
+/// How long a connection that is to go elsewhere waits for the answers it owes: as long as a commit may take, and less than
+/// what an orchestrator adds to the drain.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// Who makes sense of a connection's messages. Dropping it must leave nothing behind.
 pub(super) trait Rider: Send + 'static {
@@ -119,6 +124,8 @@ pub(super) struct Connection<R: Rider> {
     /// What came in one polling request and is not handled yet. It may outlast the polling.
     post: Option<Box<Post>>,
     work: Option<Work<R::Outcome>>,
+    /// The connection is to end as soon as it owes its client nothing, and by this time in any case.
+    leaves_by: Option<Instant>,
     /// One timer, set to the nearest of all deadlines.
     alarm: Pin<Box<Sleep>>,
     /// The session's place in the list of sessions, once the polling that held it is over.
@@ -152,6 +159,7 @@ impl<R: Rider> Connection<R> {
             settings,
             post: None,
             work: None,
+            leaves_by: None,
             listed: None,
             alarm: Box::pin(tokio::time::sleep_until(ping_at)),
             _registration: registration,
@@ -206,7 +214,9 @@ impl<R: Rider> Connection<R> {
         let mut busy = self.take_commands(cx)?;
         busy |= self.write(cx)?;
         busy |= self.work(cx, now)?;
-        if self.work.is_none() {
+        if let Some(by) = self.leaves_by {
+            self.leave(by, now)?;
+        } else if self.work.is_none() {
             busy |= self.read(cx, now)?;
         }
         if busy {
@@ -254,6 +264,9 @@ impl<R: Rider> Connection<R> {
         }
         if let Some(kind) = signals.end {
             return Err(kind.into());
+        }
+        if signals.leaving && self.leaves_by.is_none() {
+            self.leaves_by = Some(Instant::now() + PARTING);
         }
         match &mut self.carrier {
             Carrier::Polling(polling) => busy |= polling.answer()?,
@@ -330,6 +343,16 @@ impl<R: Rider> Connection<R> {
             | tungstenite::Message::Frame(_) => {}
         }
         Ok(true)
+    }
+
+    /// Takes no more from a client that is to go elsewhere, and ends once it has the answers it waits for.
+    fn leave(&self, by: Instant, now: Instant) -> Result<(), End> {
+        let owes = self.work.is_some() || self.link.owes();
+        if owes && now < by {
+            Ok(())
+        } else {
+            Err(CloseKind::Draining.into())
+        }
     }
 
     fn packet(&mut self, text: &str, now: Instant) -> Result<(), End> {
@@ -410,7 +433,8 @@ impl<R: Rider> Connection<R> {
             Carrier::Polling(polling) => polling.deadline(),
             Carrier::WebSocket(_) => None,
         };
-        let Some(at) = [heartbeat, deadline, noop].into_iter().flatten().min() else {
+        let deadlines = [heartbeat, deadline, noop, self.leaves_by];
+        let Some(at) = deadlines.into_iter().flatten().min() else {
             return false;
         };
         // An alarm that is too early only costs a look at the clock. One that is put off by every frame costs more.

@@ -62,7 +62,8 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Refuses new connections from now on and closes the open ones (`Draining`) in small even batches `over` a time.
+    /// Refuses new connections from now on and closes the open ones (`Draining`) in small even batches `over` a time, each
+    /// once its client has the answers it waits for.
     /// Returns when the last is gone, which may be a few seconds after it.
     pub async fn drain(&self, over: Duration) {
         // Whoever was admitted before this and registers after it is closed at once, by `register`.
@@ -78,7 +79,7 @@ impl Connections {
             let keep = total * left.as_millis() / over.as_millis().max(1);
             let keep = usize::try_from(keep).unwrap_or(usize::MAX);
             for link in links.drain(keep.min(links.len())..) {
-                link.outbox.end(CloseKind::Draining);
+                link.outbox.leave();
             }
         }
     }
@@ -131,6 +132,8 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::super::application::Handshake;
@@ -153,6 +156,11 @@ mod tests {
         assert!(Connections::new(0).admit().is_ok());
     }
 
+    fn is_leaving(link: &Arc<Link>) -> bool {
+        let signals = link.outbox.collect(0, |_| 0, &mut VecDeque::new());
+        signals.leaving
+    }
+
     #[tokio::test(start_paused = true)]
     async fn draining_takes_its_time_and_lets_nobody_in() {
         let connections = Connections::new(0);
@@ -166,11 +174,11 @@ mod tests {
             async move { connections.drain(Duration::from_secs(10)).await }
         });
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let ended = links.iter().filter(|link| link.outbox.is_ended()).count();
-        assert!((4..=6).contains(&ended), "{ended} after half the time");
+        let leaving = links.iter().filter(|link| is_leaving(link)).count();
+        assert!((4..=6).contains(&leaving), "{leaving} after half the time");
         assert!(connections.admit().is_err());
         tokio::time::sleep(Duration::from_secs(6)).await;
-        assert!(links.iter().all(|link| link.outbox.is_ended()));
+        assert!(links.iter().all(is_leaving));
         assert!(!drain.is_finished());
         open.clear();
         drain.await.unwrap();

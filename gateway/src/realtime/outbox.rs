@@ -63,6 +63,8 @@ struct State {
     bytes: usize,
     /// Sockets of this connection that the program closed, not yet seen by the task.
     closed: Vec<(SocketId, CloseKind)>,
+    /// Whether the connection is to end (`Draining`) as soon as it owes its client nothing.
+    leaving: bool,
     /// Why the connection is to end. Set once; nothing is put in after it.
     end: Option<CloseKind>,
 }
@@ -72,6 +74,8 @@ struct State {
 pub(super) struct Signals {
     /// Sockets that the program closed since the last time.
     pub(super) closed: Vec<(SocketId, CloseKind)>,
+    /// Whether it is to end as soon as it owes its client nothing.
+    pub(super) leaving: bool,
     /// Why the connection is to end, where it is.
     pub(super) end: Option<CloseKind>,
 }
@@ -145,6 +149,7 @@ impl Outbox {
         }
         Signals {
             closed: std::mem::take(&mut state.closed),
+            leaving: state.leaving,
             end: state.end,
         }
     }
@@ -162,6 +167,17 @@ impl Outbox {
     /// Asks the connection to end after what waits. The first reason stands; what comes later is dropped.
     pub(super) fn end(&self, kind: CloseKind) {
         self.state.lock().end(kind);
+        self.task.wake();
+    }
+
+    /// Asks the connection to end as soon as it owes its client nothing: what is put in until then goes out.
+    pub(super) fn leave(&self) {
+        self.state.lock().leaving = true;
+        self.task.wake();
+    }
+
+    /// Wakes the connection's task: something it waits for besides frames has come.
+    pub(super) fn wake(&self) {
         self.task.wake();
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,6 +70,8 @@ pub(super) struct Link {
     pub(super) outbox: Outbox,
     /// Whether the client has left long-polling, or never was there.
     websocket: AtomicBool,
+    /// How many events the client waits for an answer to.
+    owed: AtomicUsize,
 }
 
 impl Link {
@@ -78,7 +80,13 @@ impl Link {
             handshake,
             outbox: Outbox::new(outbox_bytes),
             websocket: AtomicBool::new(websocket),
+            owed: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether the client waits for an answer.
+    pub(super) fn owes(&self) -> bool {
+        self.owed.load(Ordering::Acquire) > 0
     }
 
     pub(super) fn upgraded(&self) {
@@ -337,6 +345,7 @@ pub struct Ack {
 
 impl Ack {
     pub(super) fn new(socket: Socket, id: u64) -> Self {
+        socket.inner.link.owed.fetch_add(1, Ordering::Relaxed);
         Self { socket, id }
     }
 
@@ -364,6 +373,17 @@ impl Ack {
                 });
                 self.socket.push_with(text, attachments);
             }
+        }
+    }
+}
+
+/// Answered, or never to be.
+impl Drop for Ack {
+    fn drop(&mut self) {
+        let link = &self.socket.inner.link;
+        // A connection that leaves waits for the last one.
+        if link.owed.fetch_sub(1, Ordering::Release) == 1 {
+            link.outbox.wake();
         }
     }
 }

@@ -8,13 +8,17 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogFormat;
 
+/// What holds beside the settings' directives, unless they name the same target.
+const QUIET: &str = "sqlx=error";
+
 /// Sets up this process's log, on the standard error: the standard output is for what a command answers. Fails where the
 /// directives are none, or a log was set up before.
 pub fn init(
     format: LogFormat,
     directives: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(directives)?;
+    // What the pool says of its connections is told by the calls that fail, in our words; whoever wants both can ask.
+    let filter = EnvFilter::try_new(format!("{QUIET},{directives}"))?;
     let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Pretty => builder

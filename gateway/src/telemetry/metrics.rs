@@ -83,6 +83,8 @@ metrics_table! {
         "Envelopes published on the bus.";
     BUS_PUBLISH = "chat_bus_publish_seconds", Kind::Histogram(LATENCY),
         "One publish call to the bus.";
+    PUBLISH_FAILURES = "chat_publish_failures_total", Kind::Counter,
+        "Attempts to publish committed changes that failed; the changes wait in the outbox.";
     BUS_PARKED = "chat_bus_parked_total", Kind::Counter,
         "Envelopes that came to the bus before their elder, and waited.";
     BUS_LAG = "chat_bus_lag_seconds", Kind::Histogram(LATENCY),
@@ -124,6 +126,7 @@ pub fn announce() {
         CONNECTS,
         BUS_PUBLISHED,
         BUS_PARKED,
+        PUBLISH_FAILURES,
         BUS_REPLAYED,
         BUS_INTERRUPTIONS,
         SLOW_SOCKET_CLOSINGS,

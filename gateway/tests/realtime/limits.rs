@@ -91,6 +91,25 @@ async fn draining_closes_the_transports_and_takes_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_client_gets_the_answer_it_waits_for_before_it_is_sent_away() {
+    let server = Server::start(settings()).await;
+    let mut client = Client::socket_io(&server).await;
+    client.send("427[\"later\",1]").await;
+    // Handled before the drain begins: events of one socket are taken in order.
+    client.send("428[\"echo\",2]").await;
+    assert_eq!(client.text().await, "438[2]");
+    let connections = server.connections.clone();
+    let drain = tokio::spawn(async move { connections.drain(Duration::ZERO).await });
+    assert_eq!(client.text().await, "437[1]");
+    match client.frame().await {
+        Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1012),
+        other => panic!("{other:?}"),
+    }
+    drop(client);
+    within(drain).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
     let mut server = Server::start(settings()).await;
     let mut slow = Client::socket_io(&server).await;

@@ -312,6 +312,14 @@ impl Application for Program {
                     tokio::task::yield_now().await;
                 }
             }
+            "later" => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    if let Some(ack) = event.ack {
+                        ack.send_args(&event.args, event.attachments);
+                    }
+                });
+            }
             "burst" => {
                 let text = "x".repeat(100_000);
                 for number in 0..200 {

@@ -122,12 +122,17 @@ impl Fault {
                 Some(NO_SUCH_TABLE | UNKNOWN_COLUMN | 1044 | 1049 | 1064 | 1364) => {
                     error.message().to_owned()
                 }
+                Some(1045) => "the user or the password is wrong (MySQL error 1045)".to_owned(),
                 Some(code) => format!("MySQL error {code}"),
                 // SQLite's sentences never quote values.
                 None => format!("SQLite: {}", error.message()),
             },
             Self::Sql(sqlx::Error::ColumnDecode { index, .. }) => {
                 format!("column {index} holds something unexpected")
+            }
+            Self::Sql(sqlx::Error::PoolTimedOut) => {
+                "no connection in time: the server is not there, or all connections are in use"
+                    .to_owned()
             }
             Self::Sql(error) => error.to_string(),
         })
