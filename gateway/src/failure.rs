@@ -168,6 +168,11 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Unavailable(_) => Self::unavailable(error),
             StoreError::Internal(_) => Self::internal(error),
+            // Nothing is cut or replaced to make it fit.
+            StoreError::Unstorable(_) => Self {
+                details: Some(error.to_string()),
+                ..Self::validation("the database can't hold some of these characters")
+            },
         }
     }
 }

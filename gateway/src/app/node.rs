@@ -250,7 +250,7 @@ async fn migrate(store: &SharedStore) {
                     told = true;
                 }
             }
-            Err(error @ StoreError::Internal(_)) => {
+            Err(error @ (StoreError::Internal(_) | StoreError::Unstorable(_))) => {
                 tracing::error!(%error, "the database can't be brought up to date: trying again");
             }
         }

@@ -112,7 +112,7 @@ impl Writer {
             .map(|job| (job.message, (job.origin, job.done)))
             .unzip();
         match self.append(&messages).await {
-            Err(StoreError::Internal(_)) if messages.len() > 1 => {
+            Err(StoreError::Internal(_) | StoreError::Unstorable(_)) if messages.len() > 1 => {
                 for (message, waiting) in messages.into_iter().zip(waiting) {
                     let message = [message];
                     let outcome = self.append(&message).await;

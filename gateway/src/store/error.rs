@@ -9,4 +9,7 @@ pub enum StoreError {
     /// The database answered, and not as this program expects.
     #[error("the database refused: {0}")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A column can't hold a text as it is: an adopted table of an old character set has no emoji.
+    #[error("the database can't hold this text: {0}")]
+    Unstorable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,6 +1,6 @@
 //! Adopting a database of the old system, in place.
 
-use gateway::store::{Change, LogHead, OpenOutcome, PagePosition, SchemaState};
+use gateway::store::{Change, LogHead, OpenOutcome, PagePosition, SchemaState, StoreError};
 use shared::{ConversationId, EventSeq, SenderType, UserId};
 
 use crate::harness::{
@@ -15,6 +15,7 @@ crate::on_both!(
     rows_that_came_later_are_taken_in,
     adopting_twice_changes_nothing,
     what_is_acknowledged_is_what_the_old_columns_hold,
+    what_an_old_column_can_not_hold_is_refused,
     ids_of_deleted_conversations_stay_unused,
     many_conversations_take_several_batches,
 );
@@ -296,6 +297,26 @@ async fn what_is_acknowledged_is_what_the_old_columns_hold(kind: Kind) {
     };
     assert_eq!(fixture.record(record.conversation.id).await, record);
     assert!(matches!(logged.change, Change::Created(told) if told == record.conversation));
+    fixture.end().await;
+}
+
+async fn what_an_old_column_can_not_hold_is_refused(kind: Kind) {
+    let fixture = old(kind).await;
+    let mut account = crate::harness::new_client("crab@example.com");
+    account.company = Some("名 🦀".to_owned());
+    let outcome = fixture.store.register_client(&account).await;
+    match kind {
+        // Its `Clients` has the character set of an older day. Nothing is replaced by question marks.
+        Kind::MySql => {
+            assert!(
+                matches!(outcome, Err(StoreError::Unstorable(_))),
+                "{outcome:?}"
+            );
+            let made = fixture.store.credentials("crab@example.com").await.unwrap();
+            assert!(made.is_none());
+        }
+        Kind::Sqlite => assert!(outcome.unwrap().is_ok()),
+    }
     fixture.end().await;
 }
 

@@ -49,10 +49,7 @@ export class Database {
   }
 }
 
-/**
- * A Redis of one's own. Redis' logical databases would not do: its pub/sub channels are the same in all of them, and
- * each test database begins with user 1.
- */
+/** A Redis of one's own, which a test may stop and start. */
 export async function startRedis(port) {
   port ??= await freePort();
   const redis = new Program('redis-server', [

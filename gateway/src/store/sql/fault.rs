@@ -25,6 +25,8 @@ struct Told(String);
 const DUPLICATE_ENTRY: u16 = 1062;
 const NO_SUCH_TABLE: u16 = 1146;
 const UNKNOWN_COLUMN: u16 = 1054;
+/// A text that its column's character set does not have, or that is longer than the column.
+const UNSTORABLE: [u16; 2] = [1366, 1406];
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
 /// The server is there, but not for us, or not just now: too many connections, a shutdown, a missing or not yet granted
@@ -113,6 +115,13 @@ impl Fault {
         }
     }
 
+    fn is_unstorable(&self) -> bool {
+        let Self::Sql(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        mysql_code(error.as_ref()).is_some_and(|code| UNSTORABLE.contains(&code))
+    }
+
     fn told(&self) -> Told {
         Told(match self {
             Self::TooSlow => "a statement took too long".to_owned(),
@@ -144,6 +153,8 @@ impl From<Fault> for StoreError {
         let told = Box::new(fault.told());
         if fault.is_passing() {
             Self::Unavailable(told)
+        } else if fault.is_unstorable() {
+            Self::Unstorable(told)
         } else {
             Self::Internal(told)
         }
