@@ -236,6 +236,7 @@ async fn subscribing_while_links_break_leaves_no_room_unheard() {
         },
     );
     let bus = Arc::new(bus);
+    bus.subscribe(&[]).await.expect("a link to begin with");
     let all: Vec<Room> = (1..=600).map(user).collect();
     let subscriber = {
         let (bus, all) = (Arc::clone(&bus), all.clone());

@@ -40,6 +40,8 @@ pub(super) struct Stage {
 struct Position {
     /// Where it is good.
     stand: Stand,
+    /// The epoch it left last: what Redis said of that one may come late.
+    left: Option<Arc<str>>,
     /// When Redis was asked for such a place last: all that was published before that has been handed on.
     sound_until: Instant,
 }
@@ -103,6 +105,7 @@ impl HandOn {
         }
         let mut position = Position {
             stand: stage.stand,
+            left: None,
             sound_until: stage.asked,
         };
         drop(stage.connection);
@@ -203,7 +206,7 @@ impl Position {
         };
         let place = &mut self.stand.place;
         if *place.epoch != *epoch {
-            place.epoch = epoch.into();
+            self.left = Some(std::mem::replace(&mut place.epoch, epoch.into()));
         }
         place.offset = offset;
     }
@@ -211,8 +214,10 @@ impl Position {
     fn sound(&mut self, place: Place, asked: Instant) {
         // A frame with a later place may have come into the backlog before this.
         let known = &mut self.stand.place;
-        if known.epoch != place.epoch || known.offset < place.offset {
-            *known = place;
+        if known.epoch == place.epoch {
+            known.offset = known.offset.max(place.offset);
+        } else if self.left.as_ref() != Some(&place.epoch) {
+            self.left = Some(std::mem::replace(known, place).epoch);
         }
         self.sound_until = asked;
     }
