@@ -10,6 +10,8 @@ mod harness;
 mod accounts;
 #[path = "store/adoption.rs"]
 mod adoption;
+#[path = "store/catch_up.rs"]
+mod catch_up;
 #[path = "store/conversations.rs"]
 mod conversations;
 #[path = "store/log.rs"]

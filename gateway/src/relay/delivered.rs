@@ -41,8 +41,8 @@ struct Generations {
     is_held: bool,
 }
 
-impl Delivered {
-    pub(super) fn new() -> Self {
+impl Default for Delivered {
+    fn default() -> Self {
         Self {
             generations: Mutex::new(Generations {
                 young: HashMap::new(),
@@ -52,14 +52,16 @@ impl Delivered {
             }),
         }
     }
+}
 
+impl Delivered {
     /// The last change of a conversation that was delivered here, if that is remembered.
     pub fn last(&self, conversation: ConversationId) -> Option<EventSeq> {
         self.generations.lock().last(conversation)
     }
 
     /// Whether something is to be delivered; from here on it was.
-    pub(super) fn admit(&self, at: Position) -> bool {
+    pub fn admit(&self, at: Position) -> bool {
         let mut generations = self.generations.lock();
         let last = generations.last(at.conversation);
         if last.is_some_and(|last| at.event_seq <= last) {
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn only_what_is_newer_is_delivered() {
-        let delivered = Delivered::new();
+        let delivered = Delivered::default();
         // Nobody knows what came before: a node that has just begun to listen.
         assert!(delivered.admit(at(1, 7)));
         assert!(!delivered.admit(at(1, 7)));
@@ -121,7 +123,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_forgets_the_oldest_but_not_while_held() {
-        let delivered = Delivered::new();
+        let delivered = Delivered::default();
         let age = |by: Duration| {
             let mut generations = delivered.generations.lock();
             generations.began = generations.began.checked_sub(by).expect("an uptime");

@@ -57,7 +57,7 @@ impl<M: Member> Relay<M> {
         let relay = Arc::new(Self {
             hub,
             interest,
-            delivered: Delivered::new(),
+            delivered: Delivered::default(),
         });
         let pump = tokio::spawn(relay.clone().pump(incoming, hooks, stop));
         Some((relay, vec![following, pump]))

@@ -29,8 +29,6 @@ pub(super) struct Stage {
     pub(super) asked: Instant,
     /// What was heard since when, on all connections so far.
     pub(super) rooms: HeardRooms,
-    /// Whether somebody may have waited for it in vain.
-    pub(super) is_late: bool,
 }
 
 /// How far everything was handed on that this node's rooms were to hear.
@@ -52,17 +50,16 @@ pub(super) struct HandOn {
     history: History,
     /// How long one look into the history may take.
     patience: Duration,
-    /// `None` before the first connection.
+    /// `None` before the first connection: nobody was promised to hear anything then.
     position: Option<Position>,
-    opened: Instant,
 }
 
 /// What became of what was missed.
 enum Replay {
     /// All of it was handed on.
     Whole,
-    /// The history does not reach back.
-    Gap,
+    /// The history does not reach back to when all had been handed on.
+    Gap { since: Instant },
     /// The connection is lost: the next one goes on from the position.
     Lost,
 }
@@ -74,7 +71,6 @@ impl HandOn {
             history,
             patience,
             position: None,
-            opened: Instant::now(),
         }
     }
 
@@ -90,13 +86,7 @@ impl HandOn {
         let mut replayed_to = None;
         match self.replay(&mut stage).await {
             Replay::Whole => replayed_to = Some(stage.stand.place.clone()),
-            Replay::Gap => {
-                let since = self
-                    .position
-                    .as_ref()
-                    .map_or(self.opened, |position| position.sound_until);
-                self.send(Incoming::Interrupted { since }).await;
-            }
+            Replay::Gap { since } => self.send(Incoming::Interrupted { since }).await,
             Replay::Lost => {
                 // What it heard since comes after the gap: the next one's replay brings it.
                 stage.broken.cancel();
@@ -137,18 +127,17 @@ impl HandOn {
     async fn replay(&mut self, stage: &mut Stage) -> Replay {
         let end = &stage.stand.place;
         let Some(position) = &mut self.position else {
-            return if stage.is_late {
-                Replay::Gap
-            } else {
-                Replay::Whole
-            };
+            return Replay::Whole;
+        };
+        let gap = Replay::Gap {
+            since: position.sound_until,
         };
         let is_same = position.stand.process == stage.stand.process
             && position.stand.data == stage.stand.data
             && position.stand.place.epoch == end.epoch;
         let reached = &mut position.stand.place.offset;
         if !is_same || *reached > end.offset {
-            return Replay::Gap;
+            return gap;
         }
         let mut replayed = 0;
         while *reached < end.offset {
@@ -160,11 +149,11 @@ impl HandOn {
                 Ok(Err(_)) | Err(_) => return Replay::Lost,
             };
             if page.is_empty() {
-                return Replay::Gap;
+                return gap;
             }
             for Entry { offset, payload } in page {
                 if offset != *reached + 1 {
-                    return Replay::Gap;
+                    return gap;
                 }
                 if let Some(envelope) = readable(serde_json::from_slice::<Envelope>(&payload))
                     && is_for(&envelope, &stage.rooms, offset)
