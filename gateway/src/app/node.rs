@@ -15,14 +15,14 @@ use crate::auth::{AccessTokens, AuthParts, AuthService};
 use crate::bus::local::LocalBus;
 use crate::bus::redis::{Commands, RedisBus, RedisBusSettings, RedisSettings};
 use crate::bus::{Bus, BusError};
-use crate::chat::{self, Chat, Foundations};
+use crate::chat::{self, CatchUp, Chat, Foundations};
 use crate::cluster::local::{LocalPresence, LocalRateLimiter};
 use crate::cluster::redis::{RedisPresence, RedisRateLimiter};
 use crate::cluster::{Presence, PresenceSettings, RateLimiter};
 use crate::config::{AppEnv, Config, RedisConfig};
 use crate::hub::Hub;
 use crate::realtime::{self, Connections};
-use crate::relay::Relay;
+use crate::relay::{Hooks, Relay};
 use crate::session::{self, ChatSockets};
 use crate::store::{self, InvalidUrl, SharedStore, StoreError};
 
@@ -111,8 +111,12 @@ impl Node {
         let on_notice = Box::new(move |shared::envelope::Notice::Revoked(revocation)| {
             revocations.insert(&revocation);
         });
+        let hooks = Hooks {
+            on_notice,
+            missed: Box::new(CatchUp::new(store.clone())),
+        };
         let (relay, mut tasks) =
-            Relay::start(Arc::new(Hub::new()), &shared.bus, on_notice, stop.clone())
+            Relay::start(Arc::new(Hub::new()), &shared.bus, hooks, stop.clone())
                 .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
         let session_settings = session::Settings {
             mode: config.env,

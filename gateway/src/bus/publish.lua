@@ -83,12 +83,17 @@ local function remember(offset, payload)
   end
 end
 
--- Once a call, as it reads an entry: the oldest go, an eighth at a time, while there are too many bytes.
+-- The oldest go, an eighth at a time, while there are too many bytes. As it reads an entry, it looks only whenever another
+-- 64th of the bound was added.
 local function bound_history()
   if bytes == bytes_before then
     return
   end
   redis.call('HSET', stream, 'bytes', whole(bytes))
+  local step = history_bytes / 64
+  if math.floor(bytes / step) == math.floor(bytes_before / step) then
+    return
+  end
   while true do
     local oldest = redis.call('XRANGE', history, '-', '+', 'COUNT', 1)[1]
     if not oldest or bytes - tonumber(oldest[2][4]) <= history_bytes then

@@ -1,6 +1,7 @@
 //! The chat: conversations, messages, receipts, typing, presence, and who may do what. It knows no sockets and no HTTP:
 //! `session/` and `api/` are its doors. One command, one method; each file holds the commands of one subject.
 
+mod catch_up;
 mod conversations;
 mod draft;
 mod events;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use catch_up::CatchUp;
 pub use conversations::{ConversationPage, PageRequest};
 pub use draft::MAX_MESSAGE_CHARS;
 pub(crate) use events::raw;

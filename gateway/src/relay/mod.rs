@@ -1,12 +1,16 @@
 //! The one place where bus and hub meet: the first member of a room subscribes this node to it, the last one out ends
-//! that; what the bus brings goes to the hub. It knows neither chat nor sockets' protocols.
+//! that; what the bus brings goes to the hub, and what it missed is looked for elsewhere. It knows neither chat nor sockets'
+//! protocols.
 
+mod delivered;
+mod gap;
 mod interest;
 mod lapses;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use metrics::histogram;
+use metrics::{counter, histogram};
 use shared::envelope::Notice;
 use shared::{Envelope, Room, Timestamp};
 use tokio::sync::mpsc;
@@ -16,16 +20,28 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, BusError, Incoming};
 use crate::hub::{Hub, Member, MemberKey};
 use crate::telemetry::metrics as names;
+pub use delivered::Delivered;
+pub use gap::Missed;
 use interest::Interest;
 use lapses::Lapses;
 
 /// What a node does with a notice.
 pub type OnNotice = Box<dyn Fn(Notice) + Send + Sync>;
 
+/// Whom a relay asks, given by the roof.
+pub struct Hooks {
+    /// What is done with a notice.
+    pub on_notice: OnNotice,
+    /// Where to find what the bus has missed.
+    pub missed: Box<dyn Missed>,
+}
+
 /// Joins the sockets of one node to the events of all.
 pub struct Relay<M> {
     hub: Arc<Hub<M>>,
     interest: Interest,
+    /// What nobody here is to hear again.
+    delivered: Delivered,
 }
 
 impl<M: Member> Relay<M> {
@@ -33,7 +49,7 @@ impl<M: Member> Relay<M> {
     pub fn start(
         hub: Arc<Hub<M>>,
         bus: &Arc<dyn Bus>,
-        on_notice: OnNotice,
+        hooks: Hooks,
         stop: CancellationToken,
     ) -> Option<(Arc<Self>, Vec<JoinHandle<()>>)> {
         let incoming = bus.incoming()?;
@@ -42,8 +58,12 @@ impl<M: Member> Relay<M> {
             Box::new(move |room| hub.has_members(room))
         };
         let (interest, following) = Interest::start(is_wanted, bus.clone(), stop.clone());
-        let relay = Arc::new(Self { hub, interest });
-        let pump = tokio::spawn(relay.clone().pump(incoming, on_notice, stop));
+        let relay = Arc::new(Self {
+            hub,
+            interest,
+            delivered: Delivered::default(),
+        });
+        let pump = tokio::spawn(relay.clone().pump(incoming, hooks, stop));
         Some((relay, vec![following, pump]))
     }
 
@@ -73,7 +93,7 @@ impl<M: Member> Relay<M> {
     async fn pump(
         self: Arc<Self>,
         mut incoming: mpsc::Receiver<Incoming>,
-        on_notice: OnNotice,
+        hooks: Hooks,
         stop: CancellationToken,
     ) {
         let mut lapses = Lapses::new();
@@ -82,9 +102,14 @@ impl<M: Member> Relay<M> {
                 biased;
                 () = stop.cancelled() => return,
                 received = incoming.recv() => match received {
-                    Some(Incoming::Envelope(envelope)) => self.deliver(&envelope, &mut lapses),
-                    Some(Incoming::Notice(notice)) => on_notice(notice),
-                    Some(Incoming::Interrupted { .. }) => tracing::warn!("the link to the bus was broken and is back"),
+                    Some(Incoming::Envelope(envelope)) => {
+                        self.deliver(&envelope, &mut lapses);
+                    }
+                    Some(Incoming::Notice(notice)) => (hooks.on_notice)(notice),
+                    Some(Incoming::Interrupted { since }) => tokio::select! {
+                        () = self.fill_gap(since, &*hooks.missed, &mut lapses) => {}
+                        () = stop.cancelled() => return,
+                    },
                     None => return,
                 },
                 ended = lapses.next() => {
@@ -94,7 +119,42 @@ impl<M: Member> Relay<M> {
         }
     }
 
-    fn deliver(&self, envelope: &Envelope, lapses: &mut Lapses) {
+    /// Delivers what the bus has missed. What it brings meanwhile waits in its queue, so whatever is found comes first; what
+    /// both bring is delivered once.
+    async fn fill_gap(&self, since: Instant, missed: &dyn Missed, lapses: &mut Lapses) {
+        tracing::warn!("the bus has missed something: looking for it in the log");
+        self.delivered.hold(true);
+        let (sender, mut found) = mpsc::channel(gap::QUEUE);
+        let search = missed.find(gap::begins(since), &self.delivered, sender);
+        tokio::pin!(search);
+        let mut searching = true;
+        let mut filled = 0_u64;
+        loop {
+            tokio::select! {
+                () = &mut search, if searching => searching = false,
+                envelope = found.recv() => match envelope {
+                    Some(envelope) => filled += u64::from(self.deliver(&envelope, lapses)),
+                    None => break,
+                },
+                ended = lapses.next() => {
+                    self.hub.deliver(&ended, true);
+                }
+            }
+        }
+        self.delivered.hold(false);
+        counter!(names::BUS_REPLAYED).increment(filled);
+        counter!(names::BUS_GAPS, "filled_by" => "database").increment(1);
+        tracing::info!(envelopes = filled, "delivered what the bus had missed");
+    }
+
+    /// False for what was delivered before.
+    fn deliver(&self, envelope: &Envelope, lapses: &mut Lapses) -> bool {
+        if envelope
+            .position
+            .is_some_and(|position| !self.delivered.admit(position))
+        {
+            return false;
+        }
         let volatile = envelope.position.is_none();
         let mut reached = 0;
         for delivery in &envelope.deliveries {
@@ -111,5 +171,6 @@ impl<M: Member> Relay<M> {
             self.hub.close(room);
             self.interest.left(room);
         }
+        true
     }
 }

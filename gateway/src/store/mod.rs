@@ -15,7 +15,7 @@ pub use types::*;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use shared::envelope::Revocation;
+use shared::envelope::{Position, Revocation};
 use shared::model::{Message, User};
 use shared::{ConversationId, EventSeq, Timestamp, UserId};
 
@@ -210,6 +210,15 @@ pub trait Log: Send + Sync + 'static {
         after: EventSeq,
         limit: u32,
     ) -> Result<Vec<Logged>, StoreError>;
+
+    /// The conversations with ids above `after` that have changes made at or after `since`, each with the first of these,
+    /// in the order of their ids, at most `limit`. Deleted ones included.
+    async fn changed_since(
+        &self,
+        since: Timestamp,
+        after: ConversationId,
+        limit: u32,
+    ) -> Result<Vec<Position>, StoreError>;
 
     /// The heads of the logs of `ids` (all that the viewer may see, without `ids`), deleted conversations included where
     /// they are asked for by id. An unknown id has no entry.

@@ -89,12 +89,12 @@ metrics_table! {
         "Envelopes that came to the bus before their elder, and waited.";
     BUS_LAG = "chat_bus_lag_seconds", Kind::Histogram(LATENCY),
         "From publishing an envelope to hearing it; between machines with their clocks' difference.";
-    BUS_REPLAYED = "chat_bus_replayed_total", Kind::Counter,
-        "Envelopes that this node had missed and delivered later.";
-    BUS_GAPS = "chat_bus_gaps_total", Kind::Counter,
-        "Gaps in what this node heard that were made good, by where from: history or database.";
     BUS_INTERRUPTIONS = "chat_bus_interruptions_total", Kind::Counter,
         "Times this node's link to the bus broke and came back.";
+    BUS_REPLAYED = "chat_bus_replayed_total", Kind::Counter,
+        "Envelopes that this node's link to the bus missed, and that were handed on later.";
+    BUS_GAPS = "chat_bus_gaps_total", Kind::Counter,
+        "Gaps in what this node heard from the bus, by filled_by: history (of the bus) or database.";
     SLOW_SOCKET_CLOSINGS = "chat_slow_socket_closings_total", Kind::Counter,
         "Sockets closed because too much waited for them.";
     VOLATILE_DROPPED = "chat_volatile_dropped_total", Kind::Counter,
@@ -117,6 +117,9 @@ pub fn announce() {
     for side in [SenderType::Client, SenderType::Agency] {
         counter!(MESSAGES, "sender_type" => side.as_str()).increment(0);
     }
+    for filled_by in ["history", "database"] {
+        counter!(BUS_GAPS, "filled_by" => filled_by).increment(0);
+    }
     for transport in ["websocket", "polling", "plain"] {
         for role in [Role::User, Role::Admin] {
             gauge!(CONNECTIONS, "transport" => transport, "role" => role.as_str()).increment(0.0);
@@ -129,6 +132,7 @@ pub fn announce() {
         PUBLISH_FAILURES,
         BUS_REPLAYED,
         BUS_INTERRUPTIONS,
+        BUS_REPLAYED,
         SLOW_SOCKET_CLOSINGS,
         VOLATILE_DROPPED,
     ] {

@@ -333,13 +333,20 @@ async fn a_replica_that_was_promoted_without_the_last_writes_is_a_gap() {
 async fn a_link_to_a_redis_that_became_a_replica_is_given_up() {
     let (before, after) = (RedisServer::start(), RedisServer::start());
     let address = Address::of(&before).await;
-    let (bus, mut ear) = open_with(&through(&before.settings(), &address), eager());
+    // An echo that is not heard is waited for so long that it can't be what ends the link.
+    let patient = RedisBusSettings {
+        probe_timeout: PATIENCE,
+        ..eager()
+    };
+    let (bus, mut ear) = open_with(&through(&before.settings(), &address), patient);
     bus.subscribe(&[user(1)]).await.expect("a bus that works");
     address.lead_to(&after);
     // Its link stays, and hears what the other one publishes from the end of the resynchronisation on.
     let port = after.port().to_string();
+    let begun = Instant::now();
     before.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]).await;
     interruption(&mut ear).await;
+    assert!(begun.elapsed() < PATIENCE / 2, "only the echo was missed");
     until_check(&bus, true).await;
     assert_eq!(
         outcome(&bus, envelope(Some(at(1, 1)), &[user(1)])).await,

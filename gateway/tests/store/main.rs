@@ -10,6 +10,7 @@ mod harness;
 
 mod accounts;
 mod adoption;
+mod catch_up;
 mod conversations;
 mod log;
 mod messages;

@@ -87,12 +87,17 @@ export class Cluster extends Setup {
       ...this.env,
     };
     // Both at once: migrating together has to work.
-    const starting = await Promise.allSettled([Gateway.start(this.storeEnv), Gateway.start(this.storeEnv)]);
+    const starting = await Promise.allSettled((await this.nodeEnvs()).map((env) => Gateway.start(env)));
     this.nodes = starting.filter((s) => s.status === 'fulfilled').map((s) => s.value);
     for (const { status, reason } of starting) if (status === 'rejected') throw reason;
     this.haproxy = await startHaproxy(this.nodes[0].port, this.nodes[1].port);
     // REST goes through the balancer, without a cookie: each request to the next node.
     this.url = this.haproxy.url;
+  }
+
+  /** What each node is started with. */
+  async nodeEnvs() {
+    return [this.storeEnv, this.storeEnv];
   }
 
   async stop() {

@@ -29,8 +29,6 @@ pub(super) struct Stage {
     pub(super) asked: Instant,
     /// What was heard since when, on all connections so far.
     pub(super) rooms: HeardRooms,
-    /// Whether somebody may have waited for it in vain.
-    pub(super) is_late: bool,
 }
 
 /// How far everything was handed on that this node's rooms were to hear.
@@ -40,6 +38,8 @@ pub(super) struct Stage {
 struct Position {
     /// Where it is good.
     stand: Stand,
+    /// The epoch it left last: what Redis said of that one may come late.
+    left: Option<Arc<str>>,
     /// When Redis was asked for such a place last: all that was published before that has been handed on.
     sound_until: Instant,
 }
@@ -50,17 +50,16 @@ pub(super) struct HandOn {
     history: History,
     /// How long one look into the history may take.
     patience: Duration,
-    /// `None` before the first connection.
+    /// `None` before the first connection: nobody was promised to hear anything then.
     position: Option<Position>,
-    opened: Instant,
 }
 
 /// What became of what was missed.
 enum Replay {
     /// All of it was handed on.
     Whole,
-    /// The history does not reach back.
-    Gap,
+    /// The history does not reach back to when all had been handed on.
+    Gap { since: Instant },
     /// The connection is lost: the next one goes on from the position.
     Lost,
 }
@@ -72,7 +71,6 @@ impl HandOn {
             history,
             patience,
             position: None,
-            opened: Instant::now(),
         }
     }
 
@@ -88,13 +86,7 @@ impl HandOn {
         let mut replayed_to = None;
         match self.replay(&mut stage).await {
             Replay::Whole => replayed_to = Some(stage.stand.place.clone()),
-            Replay::Gap => {
-                let since = self
-                    .position
-                    .as_ref()
-                    .map_or(self.opened, |position| position.sound_until);
-                self.send(Incoming::Interrupted { since }).await;
-            }
+            Replay::Gap { since } => self.send(Incoming::Interrupted { since }).await,
             Replay::Lost => {
                 // What it heard since comes after the gap: the next one's replay brings it.
                 stage.broken.cancel();
@@ -103,6 +95,7 @@ impl HandOn {
         }
         let mut position = Position {
             stand: stage.stand,
+            left: None,
             sound_until: stage.asked,
         };
         drop(stage.connection);
@@ -134,18 +127,17 @@ impl HandOn {
     async fn replay(&mut self, stage: &mut Stage) -> Replay {
         let end = &stage.stand.place;
         let Some(position) = &mut self.position else {
-            return if stage.is_late {
-                Replay::Gap
-            } else {
-                Replay::Whole
-            };
+            return Replay::Whole;
+        };
+        let gap = Replay::Gap {
+            since: position.sound_until,
         };
         let is_same = position.stand.process == stage.stand.process
             && position.stand.data == stage.stand.data
             && position.stand.place.epoch == end.epoch;
         let reached = &mut position.stand.place.offset;
         if !is_same || *reached > end.offset {
-            return Replay::Gap;
+            return gap;
         }
         let mut replayed = 0;
         while *reached < end.offset {
@@ -157,11 +149,11 @@ impl HandOn {
                 Ok(Err(_)) | Err(_) => return Replay::Lost,
             };
             if page.is_empty() {
-                return Replay::Gap;
+                return gap;
             }
             for Entry { offset, payload } in page {
                 if offset != *reached + 1 {
-                    return Replay::Gap;
+                    return gap;
                 }
                 if let Some(envelope) = readable(serde_json::from_slice::<Envelope>(&payload))
                     && is_for(&envelope, &stage.rooms, offset)
@@ -203,7 +195,7 @@ impl Position {
         };
         let place = &mut self.stand.place;
         if *place.epoch != *epoch {
-            place.epoch = epoch.into();
+            self.left = Some(std::mem::replace(&mut place.epoch, epoch.into()));
         }
         place.offset = offset;
     }
@@ -211,8 +203,10 @@ impl Position {
     fn sound(&mut self, place: Place, asked: Instant) {
         // A frame with a later place may have come into the backlog before this.
         let known = &mut self.stand.place;
-        if known.epoch != place.epoch || known.offset < place.offset {
-            *known = place;
+        if known.epoch == place.epoch {
+            known.offset = known.offset.max(place.offset);
+        } else if self.left.as_ref() != Some(&place.epoch) {
+            self.left = Some(std::mem::replace(known, place).epoch);
         }
         self.sound_until = asked;
     }

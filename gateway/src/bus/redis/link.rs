@@ -64,9 +64,7 @@ struct Live {
 impl Link {
     /// Keeps the link until the bus closes.
     pub(super) async fn keep(self) {
-        // Nothing is missed before the first connection, unless it took more than one attempt: then some `subscribe`
-        // may have failed that its caller let pass.
-        let mut is_late = false;
+        let mut was_down = false;
         let mut wait = self.settings.reconnect_min;
         loop {
             // No connection before there is somewhere to put what it hears.
@@ -74,14 +72,14 @@ impl Link {
                 return;
             };
             let made = tokio::select! {
-                made = self.connect(is_late) => made,
+                made = self.connect() => made,
                 () = self.closing.cancelled() => return,
             };
             let failure = match made {
                 Err(failure) => failure,
                 Ok((live, stage)) => {
                     slot.send(stage);
-                    if is_late {
+                    if was_down {
                         metrics::interrupted();
                         tracing::info!("the subscription link is back");
                     }
@@ -95,14 +93,14 @@ impl Link {
                     if begun.elapsed() > self.settings.reconnect_max {
                         wait = self.settings.reconnect_min;
                     }
-                    is_late = false;
+                    was_down = false;
                     failure
                 }
             };
-            if !is_late {
+            if !was_down {
                 tracing::warn!(error = %failure, "the subscription link is down");
             }
-            is_late = true;
+            was_down = true;
             // What ended the link likely ended those for commands: the first to publish again shall not find that out.
             self.commands.start_afresh();
             tokio::select! {
@@ -113,7 +111,7 @@ impl Link {
         }
     }
 
-    async fn connect(&self, is_late: bool) -> Result<(Live, Stage), BusError> {
+    async fn connect(&self) -> Result<(Live, Stage), BusError> {
         let broken = CancellationToken::new();
         let (ear, marker, backlog) = Ear::new(
             self.channels.clone(),
@@ -151,7 +149,6 @@ impl Link {
             stand,
             asked,
             rooms,
-            is_late,
         };
         let live = Live {
             connection,

@@ -95,8 +95,7 @@ impl Default for RedisBusSettings {
 /// the rooms stay wished for, and are heard as soon as the link is back, until `unsubscribe` takes them back.
 ///
 /// A link that is back replays what the one before missed from a history in Redis. `Incoming::Interrupted` comes where
-/// that does not reach back: Redis restarted, failed over, was emptied, or has trimmed it; and where the first link took more
-/// than one attempt.
+/// that does not reach back: Redis restarted, failed over, was emptied, or has trimmed it.
 #[derive(Debug)]
 pub struct RedisBus {
     commands: Commands,

@@ -25,6 +25,14 @@ impl Dialect {
         }
     }
 
+    /// After a table's name in a SELECT: it is read by that index.
+    pub(super) fn by_index(self, name: &str) -> String {
+        match self {
+            Self::MySql => format!("FORCE INDEX ({name})"),
+            Self::Sqlite => format!("INDEXED BY {name}"),
+        }
+    }
+
     /// By how much the ids of the rows of one INSERT differ.
     pub(super) const fn id_step(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 use shared::envelope::Position;
 use shared::model::{ClientSummary, Message};
-use shared::{ClientId, ConversationId, EventSeq, Role, Seq, UserId};
+use shared::{ClientId, ConversationId, EventSeq, Role, Seq, Timestamp, UserId};
 
 use super::SqlStore;
 use super::db::Tx;
@@ -15,6 +15,7 @@ use super::query::{Query, Row};
 use super::rows::{
     self, CLIENT_USER, DeletedPayload, MESSAGE, ReadPayload, from_millis, from_payload, kind,
 };
+use super::schema::LOG_AGE;
 use crate::store::{
     Change, Log, LogHead, Logged, OutboxEntry, OutboxId, Parties, StoreError, Viewer,
 };
@@ -50,6 +51,34 @@ impl Log for SqlStore {
             log.push(logged(conversation, &row)?);
         }
         Ok(log)
+    }
+
+    async fn changed_since(
+        &self,
+        since: Timestamp,
+        after: ConversationId,
+        limit: u32,
+    ) -> Result<Vec<Position>, StoreError> {
+        // By the wanted order alone, the whole log would be read along its primary key.
+        let index = self.dialect().by_index(LOG_AGE);
+        let sql = format!(
+            "SELECT conversationId, MIN(eventSeq) FROM ConversationEvents {index} \
+             WHERE createdAt >= ? AND conversationId > ? \
+             GROUP BY conversationId ORDER BY conversationId LIMIT ?"
+        );
+        let query = Query::new(sql)
+            .bind(since.unix_millis())
+            .bind(after)
+            .bind(limit);
+        let mut changed = Vec::new();
+        for row in self.db.all(query).await? {
+            let mut cells = row.cells();
+            changed.push(Position {
+                conversation: ConversationId::new(cells.int()?),
+                event_seq: EventSeq::new(cells.int()?),
+            });
+        }
+        Ok(changed)
     }
 
     async fn heads(
@@ -134,7 +163,7 @@ pub(super) struct NewChange<'a> {
     pub(super) kind: &'a str,
     pub(super) actor: UserId,
     pub(super) payload: &'a str,
-    pub(super) at: shared::Timestamp,
+    pub(super) at: Timestamp,
 }
 
 /// Logs one change and notes it in the outbox.

@@ -1,5 +1,6 @@
 //! What is added to the old system's four tables. Each column is nullable, computed or has a default, so that the old
-//! system can go on inserting rows without knowing of it.
+//! system can go on inserting rows without knowing of it. Also indexes that came to this program's own tables later: MySQL
+//! can't add one unless it is there already, so a numbered file that was cut short could not be run again.
 
 use super::Conn;
 use crate::store::sql::dialect::Dialect;
@@ -61,7 +62,7 @@ const COLUMNS: [Column; 12] = [
     ),
 ];
 
-const INDEXES: [Index; 10] = [
+const INDEXES: [Index; 11] = [
     index("Users", "users_email_lower", &["emailLower"], true),
     index("Users", "users_role", &["role"], false),
     index("Clients", "clients_email_lower", &["emailLower"], false),
@@ -97,12 +98,27 @@ const INDEXES: [Index; 10] = [
         &["conversationId", "senderId", "clientMessageId"],
         true,
     ),
+    index(
+        "ConversationEvents",
+        LOG_AGE,
+        &["createdAt", "conversationId", "eventSeq"],
+        false,
+    ),
 ];
 
-/// `Messages` last: see `add`.
-const TABLES: [&str; 4] = ["Users", "Clients", "Conversations", "Messages"];
+/// The index of the log by age. It holds all that a search for what was missed asks first.
+pub(in crate::store::sql) const LOG_AGE: &str = "conversation_events_age";
 
-/// Adds what is missing, but for the indexes of `Messages` where old rows can be found by their conversation without
+/// `Messages` and its log last: see `add`.
+const TABLES: [&str; 5] = [
+    "Users",
+    "Clients",
+    "Conversations",
+    "Messages",
+    "ConversationEvents",
+];
+
+/// Adds what is missing, but for the indexes of `Messages` and of the log where old rows can be found by their conversation without
 /// them: numbering a million rows is far faster while no index has to follow, and so is building one afterwards.
 pub(super) async fn add(conn: &mut Conn, dialect: Dialect) -> Result<(), Fault> {
     let found = indexes_of(conn, dialect, "Messages")

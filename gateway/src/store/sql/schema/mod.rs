@@ -4,6 +4,8 @@
 mod adopt;
 mod columns;
 
+pub(super) use columns::LOG_AGE;
+
 use async_trait::async_trait;
 use sqlx::Connection as _;
 use sqlx::migrate::MigrateError;
@@ -16,7 +18,7 @@ use super::query::Query;
 use crate::store::{MigrationReport, Schema, SchemaState, StoreError};
 
 /// The version of all that `migrate` makes: the numbered files and the added columns. To be raised with either.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long a node waits, in seconds, while another migrates.
 const TURN: i64 = 3600;
