@@ -174,3 +174,108 @@ impl<M: Member> Relay<M> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::value::RawValue;
+    use shared::{ConversationId, Delivery, UserId};
+
+    use super::*;
+    use crate::bus::Publication;
+    use crate::bus::local::LocalBus;
+    use crate::realtime::Socket;
+
+    const ROOM: Room = Room::Conversation(ConversationId::new(1));
+
+    /// Somebody whom no event is for, so that it needs no socket.
+    struct Deaf;
+
+    impl Member for Deaf {
+        fn socket(&self) -> &Socket {
+            unreachable!("what is sent here leaves out its owner")
+        }
+
+        fn user(&self) -> UserId {
+            UserId::new(1)
+        }
+    }
+
+    /// A bus within the process misses nothing.
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Missed for Nothing {
+        async fn find(&self, _: Timestamp, _: &Delivered, _: mpsc::Sender<Arc<Envelope>>) {
+            unreachable!("nothing is missed")
+        }
+    }
+
+    fn hooks() -> Hooks {
+        Hooks {
+            on_notice: Box::new(|_| ()),
+            missed: Box::new(Nothing),
+        }
+    }
+
+    /// The end of the room.
+    fn closing() -> Publication {
+        Publication {
+            envelope: Arc::new(Envelope {
+                position: None,
+                deliveries: vec![Delivery {
+                    event: "gone".to_owned(),
+                    rooms: vec![ROOM],
+                    data: RawValue::NULL.to_owned(),
+                    origin: None,
+                    except_user: Some(UserId::new(1)),
+                    lapse: None,
+                }],
+                sent_at: 0,
+                closes: Some(ROOM),
+            }),
+            begins_at: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_room_that_closes_while_others_come_and_go_is_let_go() {
+        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
+        let stop = CancellationToken::new();
+        let (relay, _tasks) = Relay::start(Arc::new(Hub::new()), &bus, hooks(), stop.clone())
+            .expect("the first to ask");
+        let people = (0..3).map(|_| {
+            let relay = relay.clone();
+            tokio::spawn(async move {
+                let (key, member) = (relay.hub().key(), Arc::new(Deaf));
+                for _ in 0..2_000 {
+                    relay.join(ROOM, key, &member).await.expect("a local bus");
+                    relay.leave(ROOM, key);
+                }
+            })
+        });
+        let people = futures_util::future::join_all(people);
+        tokio::pin!(people);
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::task::yield_now() => {}
+                all = &mut people => {
+                    assert!(all.iter().all(Result::is_ok));
+                    break;
+                }
+            }
+            // Fails where the relay has not caught up: then there are enough of them.
+            let _ = bus.publish(&[closing()]).await;
+        }
+        let let_go = async {
+            while !relay.interest.is_idle() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), let_go).await;
+        in_time.expect("somebody is still counted");
+        stop.cancel();
+    }
+}
