@@ -50,7 +50,7 @@ pub trait Bus: Send + Sync + 'static {
     async fn unsubscribe(&self, rooms: &[Room]) -> Result<(), BusError>;
 
     /// What this node hears. Taken once, by the relay. The queue is bounded: a relay that does not keep up slows down the
-    /// link's reader, and in the end the link is cut and `Interrupted`.
+    /// link's reader, and in the end the link is cut, and what it missed is made good once the relay has caught up.
     fn incoming(&self) -> Option<mpsc::Receiver<Incoming>>;
 
     /// Whether both the way out and the way in work just now. Bounded in time.

@@ -171,6 +171,32 @@ async fn what_a_cut_link_missed_comes_before_what_is_newer() {
 }
 
 #[tokio::test]
+async fn a_link_that_is_lost_while_it_replays_goes_on_where_it_was() {
+    // A relay that takes one at a time, so that the replay is where the test is.
+    let slow = RedisBusSettings {
+        queue: 1,
+        ..eager()
+    };
+    let mut pair = Pair::new(RedisBusSettings::default(), slow).await;
+    pair.listener.subscribe(&[user(1)]).await.expect("a link");
+    pair.publish(1..=3, &[user(1)]).await;
+    pair.hears(1..=3).await;
+    pair.address.cut();
+    pair.until_down().await;
+    pair.publish(4..=2_000, &[user(1)]).await;
+    pair.address.mend();
+    for turn in 0..3 {
+        pair.hears(4 + turn * 400..4 + (turn + 1) * 400).await;
+        pair.address.cut();
+        pair.until_down().await;
+        let newer = 2_001 + turn * 10;
+        pair.publish(newer..newer + 10, &[user(1)]).await;
+        pair.address.mend();
+    }
+    pair.hears(1_204..=2_030).await;
+}
+
+#[tokio::test]
 async fn a_link_that_hangs_is_made_anew_and_what_it_missed_is_heard() {
     let mut pair = Pair::new(RedisBusSettings::default(), eager()).await;
     pair.listener.subscribe(&[user(1)]).await.expect("a link");

@@ -84,13 +84,13 @@ impl HandOn {
 
     async fn stage(&mut self, mut stage: Stage) {
         let mut replayed_to = None;
+        let mut lost = false;
         match self.replay(&mut stage).await {
             Replay::Whole => replayed_to = Some(stage.stand.place.clone()),
             Replay::Gap { since } => self.send(Incoming::Interrupted { since }).await,
             Replay::Lost => {
-                // What it heard since comes after the gap: the next one's replay brings it.
                 stage.broken.cancel();
-                return;
+                lost = true;
             }
         }
         let mut position = Position {
@@ -103,6 +103,8 @@ impl HandOn {
         while let Some(heard) = backlog.next().await {
             let size = heard.size();
             match heard {
+                // They come after the gap: the next connection's replay brings them.
+                Heard::Frame(_) | Heard::Sound(..) if lost => {}
                 Heard::Frame(bytes) => {
                     if let Some(frame) = Frame::split(&bytes)
                         && !is_behind(&frame, replayed_to.as_ref())
@@ -120,7 +122,9 @@ impl HandOn {
             }
             backlog.taken(size);
         }
-        self.position = Some(position);
+        if !lost {
+            self.position = Some(position);
+        }
     }
 
     /// Hands on what was published since the position and until all rooms were subscribed to.

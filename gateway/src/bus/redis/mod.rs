@@ -196,7 +196,7 @@ impl RedisBus {
             .arg(self.settings.parked_ttl.as_secs().max(1))
             .arg(self.settings.window)
             .arg(self.settings.history.max(1))
-            .arg(self.settings.history_bytes);
+            .arg(self.settings.history_bytes.max(1));
         for publication in envelopes {
             let envelope = &*publication.envelope;
             if let Some(at) = envelope.position {
