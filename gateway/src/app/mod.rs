@@ -88,7 +88,10 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
     tracing::info!(seconds = config.drain.as_secs(), "draining");
     node.drain(config.drain).await;
     stop_listening.cancel();
-    if tokio::time::timeout(FINISH_TIMEOUT, &mut serving).await.is_err() {
+    if tokio::time::timeout(FINISH_TIMEOUT, &mut serving)
+        .await
+        .is_err()
+    {
         tracing::warn!("some requests did not finish in time");
         // Each holds the chat, whose end would wait for it: a client that never takes its answer is not waited for.
         serving.abort();
