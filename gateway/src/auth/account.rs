@@ -81,7 +81,6 @@ pub struct Login {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({}))]
-#[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct RefreshRequest {
     /// Without it, that of the cookie.
     #[serde(default)]

@@ -142,7 +142,7 @@ async fn the_document_is_served_and_whole() {
 }
 
 #[tokio::test]
-async fn the_bounds_are_those_of_the_program() {
+async fn the_bounds_of_bodies_are_those_of_the_program() {
     let world = World::new().await;
     let (client, agent) = (world.client().await, world.agent().await);
     let path = world.converse(&client, &agent).await;
@@ -213,30 +213,38 @@ async fn the_bounds_are_those_of_the_program() {
             send(&shorter).await.failure(400, code);
         }
     }
+}
 
+#[tokio::test]
+async fn the_bounds_of_pages_are_those_of_the_program() {
+    let world = World::new().await;
+    let (client, agent) = (world.client().await, world.agent().await);
+    let path = world.converse(&client, &agent).await;
+    let members = &world.document()["components"]["schemas"]["Sync"]["properties"];
+    let bound = |member: &str, name: &str| members[member][name].as_u64().unwrap();
     let sync = async |body: Value| {
         let call = world.post("/api/chat/sync").by(&client);
         call.json(&body).await.status.as_u16()
     };
-    let most = bound("Sync", "limit", "maximum");
-    let least = bound("Sync", "limit", "minimum");
+    let most = bound("limit", "maximum");
+    let least = bound("limit", "minimum");
     assert_eq!(sync(json!({"limit": most})).await, 200);
     assert_eq!(sync(json!({"limit": most + 1})).await, 400);
     assert_eq!(sync(json!({"limit": least})).await, 200);
     assert_eq!(sync(json!({"limit": least - 1})).await, 400);
-    let most = bound("Sync", "conversations", "maxItems");
+    let most_positions = usize::try_from(bound("conversations", "maxItems")).unwrap();
     let id: u64 = path.rsplit('/').next().unwrap().parse().unwrap();
     let position = json!({"conversationId": id, "afterEventSeq": 0});
     assert_ne!(
-        sync(json!({"conversations": vec![&position; most]})).await,
+        sync(json!({"conversations": vec![&position; most_positions]})).await,
         400
     );
     assert_eq!(
-        sync(json!({"conversations": vec![&position; most + 1]})).await,
+        sync(json!({"conversations": vec![&position; most_positions + 1]})).await,
         400
     );
 
-    for path in ["/api/chat/conversations", &messages] {
+    for path in ["/api/chat/conversations", &format!("{path}/messages")] {
         let pattern = path.replace(&format!("/{id}/"), "/{id}/");
         let parameters = world.document()["paths"][&pattern]["get"]["parameters"].as_array();
         let is_limit = |one: &&Value| one["name"] == "limit";
