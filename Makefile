@@ -10,9 +10,10 @@ help: ## Show this list
 run: ## Start one node on http://localhost:5000 with nothing else installed; it prints where to look and who may log in
 	cargo run --package gateway
 
-chat: ## Chat in this terminal with the node of `make run`: make chat AS=client, in another one make chat AS=agent
+# Make itself has an AS, the assembler: that one is not meant.
+chat: ## Chat in this terminal with the node of `make run`: make chat AS=client, in another one make chat AS=agent; GATEWAY_URL names another node
 	@npm ci --prefix examples/chat --silent --no-audit --no-fund
-	@node examples/chat/chat.mjs $(or $(AS),client)
+	@node examples/chat/chat.mjs $(if $(filter default,$(origin AS)),client,$(AS))
 
 test: ## Install what the tests need (Debian), start private servers, run every suite; the last line counts them all
 	scripts/test

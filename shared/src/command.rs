@@ -54,12 +54,16 @@ pub struct SendMessage {
 /// A message to be said; the body of the REST call, where the path names the conversation.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"message": "Hello"})))]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
-    /// The text, kept exactly as it is.
+    /// The text, kept exactly as it is: 1 to 5,000 characters not counting outer white space, and no more than 65,535
+    /// bytes in all.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 5000))]
     pub message: String,
-    /// The sender's own name for it, 1 to 64 characters.
+    /// The sender's own name for it, 1 to 64 characters: sent again with the same, a message is stored once.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub client_message_id: Option<String>,
 }
 
@@ -87,13 +91,16 @@ pub struct MarkAsRead {
 /// `sync`, and the body of `POST /api/chat/sync`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({})))]
 #[serde(rename_all = "camelCase")]
 pub struct Sync {
-    /// What the caller has; without it, the heads of all its conversations are answered.
+    /// What the caller has, of at most 200 conversations; without it, the heads of all its conversations are answered.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_items = 200))]
     pub conversations: Option<Vec<SyncPosition>>,
-    /// The most events to answer for each conversation.
+    /// The most changes to answer for each conversation: 1 to 500, 100 if not given.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 500, default = 100))]
     pub limit: Option<i64>,
 }
 

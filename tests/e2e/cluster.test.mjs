@@ -12,26 +12,19 @@ import { Cluster, describeOn } from './harness/setups.mjs';
 import { Client } from './harness/sockets.mjs';
 
 describeOn(Cluster, (setup, test) => {
-  const browser = (person) =>
-    setup.keep(Client.connect(setup.url, { auth: { token: person.token }, withCredentials: true }));
+  // The balancer goes by the client's address: the `agent` gives it one that leads to that node.
+  const browser = (person, node) =>
+    setup.keep(Client.connect(setup.url, { auth: { token: person.token }, withCredentials: true, agent: setup.agentTo(node) }));
 
   test('a client and an agent on different nodes', async () => {
     const agent = await setup.admin('Ada', 'Agent');
     const client = await setup.client();
     const { id } = await client.converse(agent);
 
-    // The balancer sends newcomers to the nodes in turn, counting every request that bears no cookie.
-    const agentSocket = await browser(agent);
-    await agentSocket.upgraded();
-    const onAgentsNode = await nodeOf('admin');
-    let clientSocket = await browser(client);
-    if ((await nodeOf('user')) === onAgentsNode) {
-      clientSocket.close();
-      await moveTheTurn(setup.url);
-      clientSocket = await browser(client);
-    }
-    await clientSocket.upgraded();
-    assert.notEqual(await nodeOf('user'), onAgentsNode, 'they are on different nodes');
+    const agentSocket = await browser(agent, 0);
+    const clientSocket = await browser(client, 1);
+    for (const socket of [agentSocket, clientSocket]) await socket.upgraded();
+    assert.deepEqual([await nodeOf('admin'), await nodeOf('user')], ['0', '1'], 'they are on different nodes');
 
     // They see each other come.
     assert.equal((await agentSocket.next('userOnline', (e) => e.userId === client.id)).role, 'user');
@@ -85,10 +78,5 @@ describeOn(Cluster, (setup, test) => {
       const at = counts.findIndex((count) => count > 0);
       return at >= 0 && counts.filter((count) => count > 0).length === 1 && String(at);
     });
-  }
-
-  /** One request without a cookie: the balancer's turn moves on. */
-  async function moveTheTurn(url) {
-    await fetch(`${url}/healthz`);
   }
 });

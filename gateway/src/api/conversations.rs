@@ -58,6 +58,7 @@ pub(super) async fn list(
 /// Whom to talk to.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({}))]
 pub(super) struct OpenRequest {
     /// The agent; without one, that with the fewest open conversations.
     #[serde(default)]
@@ -107,7 +108,7 @@ failures!(ShowFailures: BEARER, ValidationError, Forbidden, ConversationNotFound
     operation_id = "show_conversation",
     tag = "conversations",
     security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "Which")),
+    params(("id" = ConversationId, Path, description = "Which", example = 1)),
     responses((status = 200, description = "The conversation", body = Success<Conversation>), ShowFailures),
 )]
 pub(super) async fn show(
@@ -127,7 +128,7 @@ pub(super) async fn show(
     operation_id = "delete_conversation",
     tag = "conversations",
     security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "Which")),
+    params(("id" = ConversationId, Path, description = "Which", example = 1)),
     responses((status = 204, description = "Deleted"), ShowFailures),
 )]
 pub(super) async fn delete(

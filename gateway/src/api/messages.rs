@@ -58,7 +58,7 @@ failures!(ListFailures: BEARER, ValidationError, Forbidden, ConversationNotFound
     operation_id = "list_messages",
     tag = "messages",
     security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "Which conversation"), ListQuery),
+    params(("id" = ConversationId, Path, description = "Which conversation", example = 1), ListQuery),
     responses((status = 200, description = "A page", body = Success<MessagesPage>), ListFailures),
 )]
 pub(super) async fn list(
@@ -85,7 +85,7 @@ failures!(SendFailures: BEARER | BODY, EmptyMessage, Forbidden, ConversationNotF
     operation_id = "send_message",
     tag = "messages",
     security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "Which conversation")),
+    params(("id" = ConversationId, Path, description = "Which conversation", example = 1)),
     request_body = Draft,
     responses(
         (status = 201, description = "Stored", body = Success<Message>),
@@ -111,6 +111,7 @@ pub(super) async fn send(
 /// Up to where.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({}))]
 pub(super) struct ReadRequest {
     /// The last message read; the conversation's last if not given.
     #[serde(default)]
@@ -126,7 +127,7 @@ failures!(ReadFailures: BEARER | BODY, Forbidden, ConversationNotFound);
     operation_id = "mark_as_read",
     tag = "messages",
     security(("bearer" = [])),
-    params(("id" = ConversationId, Path, description = "Which conversation")),
+    params(("id" = ConversationId, Path, description = "Which conversation", example = 1)),
     request_body = Option<ReadRequest>,
     responses((status = 200, description = "Marked", body = Success<ReadAnswer>), ReadFailures),
 )]

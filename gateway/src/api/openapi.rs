@@ -18,7 +18,7 @@ use super::extract::REFRESH_COOKIE;
 #[derive(OpenApi)]
 #[openapi(
     info(
-        title = "Chat gateway",
+        title = "Chat gateway API",
         description = "The REST side of the chat between clients and their agency. Every answer is an envelope: \
             `{\"success\":true,\"data\":...}` or `{\"success\":false,\"error\":{\"code\",\"message\"}}`, with \
             `error.details` in development mode. Ids in bodies may be numbers or strings of digits. Times are UTC.",

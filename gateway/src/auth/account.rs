@@ -32,18 +32,31 @@ pub enum RefreshIn {
 // Holds a password: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({
+    "email": "ann@example.com", "password": "eight or more", "firstName": "Ann", "lastName": "Lee",
+}))]
 #[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct Registration {
+    #[schema(format = "email", max_length = 255)]
     pub email: String,
+    /// From 8 characters to 72 bytes in UTF-8.
+    #[schema(format = "password", min_length = 8, max_length = 72)]
     pub password: String,
+    #[schema(min_length = 1, max_length = 255)]
     pub first_name: String,
+    #[schema(min_length = 1, max_length = 255)]
     pub last_name: String,
     #[serde(default)]
+    #[schema(max_length = 100)]
     pub company: Option<String>,
     #[serde(default)]
+    #[schema(max_length = 255)]
     pub phone: Option<String>,
+    /// "Unknown" if not given.
     #[serde(default)]
+    #[schema(max_length = 100)]
     pub country: Option<String>,
+    /// Where the refresh token goes: `cookie` if not given.
     #[serde(default)]
     pub refresh_in: Option<RefreshIn>,
 }
@@ -52,10 +65,13 @@ pub struct Registration {
 // Holds a password: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"email": "client@demo.test", "password": "demo-password"}))]
 #[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct Login {
     pub email: String,
+    #[schema(format = "password")]
     pub password: String,
+    /// Where the refresh token goes: `cookie` if not given.
     #[serde(default)]
     pub refresh_in: Option<RefreshIn>,
 }
@@ -64,8 +80,9 @@ pub struct Login {
 // Holds a token: it has no `Debug`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the names are those of the wire and say it")]
+#[schema(example = json!({}))]
 pub struct RefreshRequest {
+    /// Without it, that of the cookie.
     #[serde(default)]
     pub refresh_token: Option<String>,
 }
@@ -74,31 +91,36 @@ pub struct RefreshRequest {
 // Holds passwords: it has no `Debug`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"currentPassword": "demo-password", "newPassword": "demo-password"}))]
 #[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct PasswordChange {
+    #[schema(format = "password")]
     pub current_password: String,
+    /// From 8 characters to 72 bytes in UTF-8.
+    #[schema(format = "password", min_length = 8, max_length = 72)]
     pub new_password: String,
 }
 
 /// The body of `PATCH /auth/me`: what is not there stays, null clears. Other members (`role`, `email`) change nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schema(example = json!({"company": "Example Ltd", "phone": "+1 555 0100"}))]
 #[expect(missing_docs, reason = "the names are those of the wire and say it")]
 pub struct ProfilePatch {
     #[serde(deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 255)]
     pub first_name: Option<Option<String>>,
     #[serde(deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 255)]
     pub last_name: Option<Option<String>>,
     #[serde(deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 100)]
     pub company: Option<Option<String>>,
     #[serde(deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 255)]
     pub phone: Option<Option<String>>,
     #[serde(deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 255)]
     pub profile_picture: Option<Option<String>>,
     pub is_onboarding_completed: Option<bool>,
 }

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::schema::{self, Side};
 use super::world::World;
 
 /// What front ends may call. A change here is a change for them.
@@ -138,6 +139,143 @@ async fn the_document_is_served_and_whole() {
             assert!(schemes.contains_key(scheme), "{scheme}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_bounds_of_bodies_are_those_of_the_program() {
+    let world = World::new().await;
+    let (client, agent) = (world.client().await, world.agent().await);
+    let path = world.converse(&client, &agent).await;
+    let schemas = &world.document()["components"]["schemas"];
+    let bound = |schema: &str, member: &str, name: &str| {
+        let bound = schemas[schema]["properties"][member][name].as_u64();
+        usize::try_from(bound.unwrap_or_else(|| panic!("{schema}.{member} has no {name}"))).unwrap()
+    };
+    let longest = |schema: &str, member: &str| "x".repeat(bound(schema, member, "maxLength"));
+    let shortest = |schema: &str, member: &str| "x".repeat(bound(schema, member, "minLength"));
+    // What fits exactly is taken; one character more or less, in any one member, is not.
+    let messages = format!("{path}/messages");
+    for (path, schema, shape, status) in [
+        (
+            "/api/auth/register",
+            "Registration",
+            json!({"firstName": 1, "lastName": 1, "password": 8, "company": 0, "phone": 0, "country": 0}),
+            201,
+        ),
+        (
+            &messages,
+            "Draft",
+            json!({"message": 1, "clientMessageId": 1}),
+            201,
+        ),
+        (
+            "/api/auth/me",
+            "ProfilePatch",
+            json!({"firstName": 0, "lastName": 0, "company": 0, "phone": 0, "profilePicture": 0}),
+            200,
+        ),
+    ] {
+        let method = if schema == "ProfilePatch" {
+            Method::PATCH
+        } else {
+            Method::POST
+        };
+        let send = async |body: &Value| {
+            world
+                .call(method.clone(), path)
+                .by(&client)
+                .json(body)
+                .await
+        };
+        let mut whole = json!({"email": world.fresh_email("bounds")});
+        for member in shape.as_object().unwrap().keys() {
+            whole[member] = longest(schema, member).into();
+        }
+        send(&whole).await.data(status);
+        for (member, least) in shape.as_object().unwrap() {
+            let mut longer = whole.clone();
+            longer[member] = format!("{}x", longest(schema, member)).into();
+            send(&longer).await.failure(400, "VALIDATION_ERROR");
+            if *least == 0 {
+                continue;
+            }
+            assert_eq!(
+                shortest(schema, member).len() as u64,
+                least.as_u64().unwrap()
+            );
+            let mut shorter = whole.clone();
+            shorter[member] = shortest(schema, member)[1..].into();
+            let code = if member == "message" {
+                "EMPTY_MESSAGE"
+            } else {
+                "VALIDATION_ERROR"
+            };
+            send(&shorter).await.failure(400, code);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_bounds_of_pages_are_those_of_the_program() {
+    let world = World::new().await;
+    let (client, agent) = (world.client().await, world.agent().await);
+    let path = world.converse(&client, &agent).await;
+    let members = &world.document()["components"]["schemas"]["Sync"]["properties"];
+    let bound = |member: &str, name: &str| members[member][name].as_u64().unwrap();
+    let sync = async |body: Value| {
+        let call = world.post("/api/chat/sync").by(&client);
+        call.json(&body).await.status.as_u16()
+    };
+    let most = bound("limit", "maximum");
+    let least = bound("limit", "minimum");
+    assert_eq!(sync(json!({"limit": most})).await, 200);
+    assert_eq!(sync(json!({"limit": most + 1})).await, 400);
+    assert_eq!(sync(json!({"limit": least})).await, 200);
+    assert_eq!(sync(json!({"limit": least - 1})).await, 400);
+    let most_positions = usize::try_from(bound("conversations", "maxItems")).unwrap();
+    let id: u64 = path.rsplit('/').next().unwrap().parse().unwrap();
+    let position = json!({"conversationId": id, "afterEventSeq": 0});
+    assert_ne!(
+        sync(json!({"conversations": vec![&position; most_positions]})).await,
+        400
+    );
+    assert_eq!(
+        sync(json!({"conversations": vec![&position; most_positions + 1]})).await,
+        400
+    );
+
+    for path in ["/api/chat/conversations", &format!("{path}/messages")] {
+        let pattern = path.replace(&format!("/{id}/"), "/{id}/");
+        let parameters = world.document()["paths"][&pattern]["get"]["parameters"].as_array();
+        let is_limit = |one: &&Value| one["name"] == "limit";
+        let limit = &parameters.unwrap().iter().find(is_limit).unwrap()["schema"];
+        let (least, most) = (
+            limit["minimum"].as_u64().unwrap(),
+            limit["maximum"].as_u64().unwrap(),
+        );
+        for (limit, status) in [(least - 1, 400), (least, 200), (most, 200), (most + 1, 400)] {
+            let call = world.get(&format!("{path}?limit={limit}")).by(&client);
+            assert_eq!(call.send().await.status.as_u16(), status, "{path} {limit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_examples_of_bodies_fit() {
+    let world = World::new().await;
+    let schemas = world.document()["components"]["schemas"]
+        .as_object()
+        .unwrap();
+    let mut seen = 0;
+    for (name, schema) in schemas {
+        if let Some(example) = schema.get("example") {
+            schema::check(world.document(), schema, example, Side::Sent)
+                .unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            seen += 1;
+        }
+    }
+    // Each body that a call takes has one.
+    assert!(seen >= 9, "only {seen} schemas have an example");
 }
 
 #[tokio::test]

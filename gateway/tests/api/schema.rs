@@ -50,11 +50,7 @@ impl Checker<'_> {
         if !self.has_type(&schema["type"], value) {
             return Err(format!("{at}: {value} is no {}", schema["type"]));
         }
-        if let (Some(minimum), Some(number)) = (schema["minimum"].as_f64(), value.as_f64())
-            && number < minimum
-        {
-            return Err(format!("{at}: {value} is less than {minimum}"));
-        }
+        self.check_bounds(schema, value, at)?;
         self.check_time(schema, value, at)?;
         self.check_members(schema, value, at)?;
         for (index, item) in value.as_array().into_iter().flatten().enumerate() {
@@ -80,6 +76,25 @@ impl Checker<'_> {
             Value::Array(any) => any.iter().filter_map(Value::as_str).any(is),
             _ => false,
         }
+    }
+
+    fn check_bounds(&self, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+        let number = value.as_f64();
+        let length = value.as_str().map(|text| text.chars().count() as f64);
+        let items = value.as_array().map(|items| items.len() as f64);
+        for (least, most, size) in [
+            ("minimum", "maximum", number),
+            ("minLength", "maxLength", length),
+            ("minItems", "maxItems", items),
+        ] {
+            let Some(size) = size else { continue };
+            if schema[least].as_f64().is_some_and(|least| size < least)
+                || schema[most].as_f64().is_some_and(|most| size > most)
+            {
+                return Err(format!("{at}: {value} is not within {least} and {most}"));
+            }
+        }
+        Ok(())
     }
 
     /// Times have milliseconds and `Z`.
@@ -138,11 +153,13 @@ fn the_checker_finds_what_is_wrong() {
         "properties": {
             "id": {"$ref": "#/components/schemas/Id"},
             "at": {"oneOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
-            "list": {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}},
+            "list": {"type": "array", "maxItems": 2, "items": {"type": "string", "enum": ["a", "b"]}},
+            "name": {"type": "string", "minLength": 1, "maxLength": 2},
         },
     });
     let is_good = |value: Value| check(&document, &schema, &value, Side::Answered).is_ok();
     assert!(is_good(json!({"id": 1, "at": null, "list": ["a", "b"]})));
+    assert!(is_good(json!({"id": 1, "name": "\u{e4}b"})));
     assert!(is_good(json!({"id": 1, "at": "2023-11-14T22:13:20.000Z"})));
     for bad in [
         json!({}),
@@ -152,6 +169,9 @@ fn the_checker_finds_what_is_wrong() {
         json!({"id": 1, "more": 1}),
         json!({"id": 1, "at": "2023-11-14T22:13:20Z"}),
         json!({"id": 1, "list": ["c"]}),
+        json!({"id": 1, "list": ["a", "a", "a"]}),
+        json!({"id": 1, "name": ""}),
+        json!({"id": 1, "name": "abc"}),
     ] {
         assert!(!is_good(bad.clone()), "{bad}");
     }

@@ -5,8 +5,9 @@ import { secret, unique } from './secrets.mjs';
 import { Client, PlainClient } from './sockets.mjs';
 
 /** A REST caller: answers as they are, whatever their status. `rest.get('/chat/conversations')` and so on. */
-export function restClient(url, token) {
+export function restClient(url, token, httpAgent) {
   return axios.create({
+    httpAgent,
     baseURL: `${url}/api`,
     headers: token ? { Authorization: `Bearer ${token}` } : {},
     validateStatus: () => true,
@@ -36,7 +37,7 @@ export class Person {
 
   #use(token) {
     this.token = token;
-    this.rest = restClient(this.setup.url, token);
+    this.rest = restClient(this.setup.url, token, this.setup.httpAgent);
   }
 
   /** A default-option Socket.IO connection to the `node`th node. */
@@ -61,7 +62,7 @@ export class Person {
 export async function registerClient(setup, fields = {}) {
   const password = secret(`client-pass-${unique()}`);
   const body = { email: `client-${unique()}@example.com`, password, firstName: 'Carla', lastName: 'Client', ...fields };
-  const answer = await restClient(setup.url).post('/auth/register', body);
+  const answer = await restClient(setup.url, undefined, setup.httpAgent).post('/auth/register', body);
   if (answer.status !== 201) throw new Error(`register: ${answer.status} ${JSON.stringify(answer.data)}`);
   const { token, user } = answer.data.data;
   return new Person(setup, { user, token: secret(token), password: body.password });
@@ -69,7 +70,7 @@ export async function registerClient(setup, fields = {}) {
 
 /** Logs in. */
 export async function logIn(setup, email, password) {
-  const answer = await restClient(setup.url).post('/auth/login', { email, password });
+  const answer = await restClient(setup.url, undefined, setup.httpAgent).post('/auth/login', { email, password });
   if (answer.status !== 200) throw new Error(`login: ${answer.status} ${JSON.stringify(answer.data)}`);
   const { token, user } = answer.data.data;
   return new Person(setup, { user, token: secret(token), password });

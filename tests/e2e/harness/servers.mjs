@@ -1,8 +1,10 @@
 // The servers beside the gateway: a MariaDB database of one's own, a Redis, HAProxy, and a cable that can be cut.
 
 import { once } from 'node:events';
+import http from 'node:http';
 import net from 'node:net';
 import { fileURLToPath } from 'node:url';
+import axios from 'axios';
 import mysql from 'mysql2/promise';
 import { accepts, eventually, freePort, Program, temporaryFolder } from './processes.mjs';
 
@@ -71,6 +73,31 @@ export async function startHaproxy(portA, portB) {
   haproxy.port = port;
   haproxy.url = `http://127.0.0.1:${port}`;
   return haproxy;
+}
+
+/**
+ * Loopback addresses that this HAProxy leads to its first and to its second node: it goes by the client's address. Its
+ * cookie tells which node it was.
+ */
+export async function findSources(haproxy) {
+  const sources = [];
+  for (let last = 1; !(sources[0] && sources[1]); last++) {
+    if (last > 50) throw new Error('fifty addresses lead to one node');
+    const address = `127.0.0.${last}`;
+    const answer = await axios.get(`${haproxy.url}/healthz`, { httpAgent: agentFrom(address), proxy: false });
+    const [cookie] = answer.headers['set-cookie'];
+    sources['ab'.indexOf(/^GATEWAY=([ab]);/.exec(cookie)[1])] ??= address;
+  }
+  return sources;
+}
+
+/** Makes connections from these local addresses in turn; a connection is for one request. */
+export function agentFrom(...addresses) {
+  let turn = 0;
+  const agent = new http.Agent();
+  agent.createConnection = (options, done) =>
+    net.createConnection({ ...options, localAddress: addresses[turn++ % addresses.length] }, done);
+  return agent;
 }
 
 /** A cable to a local port, at first plugged in or not: nobody listens at its near end while it is out. */

@@ -7,7 +7,7 @@ import { createAdmin, Gateway } from './gateway.mjs';
 import { logIn, registerClient } from './people.mjs';
 import { temporaryFolder } from './processes.mjs';
 import { assertDiscreet, secret, unique } from './secrets.mjs';
-import { Database, startHaproxy, startRedis } from './servers.mjs';
+import { agentFrom, Database, findSources, startHaproxy, startRedis } from './servers.mjs';
 
 /** How long a test may take that does not say otherwise. */
 export const TEST_LIMIT = { timeout: 60_000 };
@@ -73,9 +73,15 @@ export class Single extends Setup {
   }
 }
 
-/** Two nodes, MariaDB, Redis, HAProxy with its stickiness cookie in front. */
+/** Two nodes, MariaDB, Redis, HAProxy in front as it is shipped. */
 export class Cluster extends Setup {
   name = 'cluster';
+  #sources;
+
+  /** Makes connections that the balancer leads to the `node`th node, cookie or not. */
+  agentTo(node) {
+    return agentFrom(this.#sources[node]);
+  }
 
   async start() {
     this.database = await Database.create();
@@ -91,8 +97,10 @@ export class Cluster extends Setup {
     this.nodes = starting.filter((s) => s.status === 'fulfilled').map((s) => s.value);
     for (const { status, reason } of starting) if (status === 'rejected') throw reason;
     this.haproxy = await startHaproxy(this.nodes[0].port, this.nodes[1].port);
-    // REST goes through the balancer, without a cookie: each request to the next node.
     this.url = this.haproxy.url;
+    this.#sources = await findSources(this.haproxy);
+    // People's REST calls go through the balancer, each request to the next node.
+    this.httpAgent = agentFrom(...this.#sources);
   }
 
   /** What each node is started with. */

@@ -1,0 +1,81 @@
+// What the shipped balancer sees to: long-polling stays on one node without a cookie, and a fault that all nodes see ends
+// nothing. What nodes do that go is in drain.test.mjs and node-death.test.mjs.
+
+import assert from 'node:assert/strict';
+import { describe } from 'node:test';
+import axios from 'axios';
+import { assertError, dataOf } from './harness/assertions.mjs';
+import { eventually, freePort, pause } from './harness/processes.mjs';
+import { words } from './harness/secrets.mjs';
+import { startHaproxy, startRedis } from './harness/servers.mjs';
+import { Cluster, describeOn, limitedTest } from './harness/setups.mjs';
+import { Client } from './harness/sockets.mjs';
+
+describeOn(Cluster, (setup, test) => {
+  /** As a page of another origin does it: nothing but the token, and no cookie. */
+  const connect = (person, options) => setup.keep(Client.connect(setup.url, { auth: { token: person.token }, ...options }));
+
+  test('default options alone connect by polling, upgrade and chat', async () => {
+    const agent = await setup.admin();
+    const client = await setup.client();
+    const { id } = await client.converse(agent);
+    const sockets = [await connect(client)];
+    for (const node of [0, 1]) sockets.push(await connect(agent, { agent: setup.agentTo(node) }));
+    for (const socket of sockets) await socket.upgraded();
+    const [clientSocket, ...agentSockets] = sockets;
+    const message = await clientSocket.ask('chatMessage', { conversationId: id, message: words() });
+    for (const socket of agentSockets) assert.deepEqual(await socket.next('chatMessage'), message);
+    const answer = await agentSockets[0].ask('chatMessage', { conversationId: id, message: words() });
+    for (const socket of [clientSocket, agentSockets[1]]) {
+      assert.deepEqual(await socket.next('chatMessage', (m) => m.id === answer.id), answer);
+    }
+    for (const socket of sockets) assert.deepEqual(socket.disconnects, []);
+  });
+
+  test('polling alone, without a cookie, stays connected', async () => {
+    const agent = await setup.admin();
+    const client = await setup.client();
+    const { id } = await client.converse(agent);
+    const polling = [];
+    for (const node of [0, 1]) polling.push(await connect(client, { transports: ['polling'], agent: setup.agentTo(node) }));
+    for (let i = 0; i < 10; i++) {
+      const message = await polling[i % 2].ask('chatMessage', { conversationId: id, message: words() });
+      assert.deepEqual(await polling[(i + 1) % 2].next('chatMessage'), message);
+    }
+    for (const socket of polling) assert.deepEqual(socket.disconnects, []);
+  });
+
+  test('while Redis is away from all nodes, sockets stay and requests are answered', async () => {
+    const agent = await setup.admin();
+    const client = await setup.client();
+    const { id } = await client.converse(agent);
+    const polling = await connect(client, { transports: ['polling'] });
+    const port = setup.redis.port;
+    await setup.redis.stop('SIGKILL');
+    for (const node of setup.nodes) await eventually('not ready', async () => (await node.probe('/readyz')) === 503);
+    // Longer than the balancer takes to see it.
+    await pause(4000);
+    assert.equal(dataOf(await client.rest.get(`/chat/conversations/${id}`)).id, id);
+    setup.redis = await startRedis(port);
+    for (const node of setup.nodes) await node.whenReady();
+    assert.equal((await polling.ask('joinConversation', { conversationId: id })).id, id);
+    assert.deepEqual(polling.disconnects, []);
+  });
+});
+
+describe('without a node', () => {
+  limitedTest('the balancer answers as the gateway does, to any page', async () => {
+    const haproxy = await startHaproxy(await freePort(), await freePort());
+    try {
+      for (const [headers, origin] of [[{ Origin: 'https://app.example.com' }, 'https://app.example.com'], [{}, undefined]]) {
+        const answer = await axios.get(`${haproxy.url}/api/auth/me`, { headers, validateStatus: () => true, proxy: false });
+        assertError(answer, 503, 'SERVICE_UNAVAILABLE');
+        assert.equal(answer.headers['content-type'], 'application/json');
+        assert.equal(answer.headers['retry-after'], '1');
+        assert.equal(answer.headers['access-control-allow-origin'], origin);
+      }
+    } finally {
+      await haproxy.stop();
+    }
+  });
+});
