@@ -60,7 +60,7 @@ impl RedisRateLimiter {
             }
             Err(error) => {
                 if !rested {
-                    tracing::warn!(%error, "rate limits are this node's own for now");
+                    tracing::warn!(%error, "rate limits are this node's own until Redis answers again");
                 }
                 None
             }
