@@ -150,7 +150,7 @@ impl Application for ChatSockets {
         counter!(names::DISCONNECTS, "reason" => reason.as_str()).increment(1);
         tracing::info!(
             socket = %socket.id(),
-            user = %viewer.user,
+            user = viewer.user.get(),
             role = %viewer.role,
             transport = socket.transport().as_str(),
             reason = reason.as_str(),
@@ -192,7 +192,7 @@ impl Shared {
         counter!(names::CONNECTS).increment(1);
         tracing::info!(
             socket = %socket.id(),
-            user = %viewer.user,
+            user = viewer.user.get(),
             role = %viewer.role,
             transport = socket.transport().as_str(),
             "connected"
