@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
@@ -137,6 +137,8 @@ impl Db {
     pub(super) async fn unhurried(&self) -> Result<Conn, Fault> {
         /// One node migrates, the others wait for the lock on the SQLite file this long.
         const TURN: Duration = Duration::from_secs(3600);
+        /// Before a new SQLite file that somebody else is setting up is tried again.
+        const LOCKED_PAUSE: Duration = Duration::from_millis(10);
         let inner = match &self.pools {
             Pools::MySql(_, options) => Inner::MySql(
                 MySqlPoolOptions::new()
@@ -151,14 +153,25 @@ impl Db {
             ),
             Pools::Sqlite { options, .. } => {
                 make_folder(options.get_filename())?;
-                Inner::Sqlite(
-                    PoolOptions::new()
+                let options = options.clone().busy_timeout(TURN);
+                // A new file turns to WAL at its first connection, and for that SQLite waits for nobody: of several that
+                // open it at once, all but one are told that it is locked.
+                let give_up = Instant::now() + self.timeout;
+                loop {
+                    let conn = PoolOptions::new()
                         .max_connections(1)
                         .acquire_timeout(self.timeout)
-                        .connect_lazy_with(options.clone().busy_timeout(TURN))
+                        .connect_lazy_with(options.clone())
                         .acquire()
-                        .await?,
-                )
+                        .await
+                        .map_err(Fault::from);
+                    match conn {
+                        Err(fault) if fault.is_worth_a_retry() && Instant::now() < give_up => {
+                            tokio::time::sleep(LOCKED_PAUSE).await;
+                        }
+                        conn => break Inner::Sqlite(conn?),
+                    }
+                }
             }
         };
         let mut conn = Conn {
