@@ -355,6 +355,12 @@ async fn a_replica_that_was_promoted_without_the_last_writes_is_a_gap() {
     assert!(interruption(&mut ear).await.is_empty());
 }
 
+/// Whether a Redis is a replica that has all of its master's data.
+async fn follows(redis: &RedisServer) -> bool {
+    let info = redis.ask::<String>(&["INFO", "replication"]).await;
+    info.contains("master_link_status:up")
+}
+
 #[tokio::test]
 async fn a_link_to_a_redis_that_became_a_replica_is_given_up() {
     let (before, after) = (RedisServer::start(), RedisServer::start());
@@ -366,11 +372,19 @@ async fn a_link_to_a_redis_that_became_a_replica_is_given_up() {
     };
     let (bus, mut ear) = open_with(&through(&before.settings(), &address), patient);
     bus.subscribe(&[user(1)]).await.expect("a bus that works");
-    address.lead_to(&after);
     // Its link stays, and hears what the other one publishes from the end of the resynchronisation on.
     let port = after.port().to_string();
+    // It waits for further replicas otherwise, for five seconds.
+    let at_once = ["CONFIG", "SET", "repl-diskless-sync-delay", "0"];
+    after.ask::<()>(&at_once).await;
     let begun = Instant::now();
     before.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]).await;
+    // Only then the way leads to the other one: an echo that is sent there meanwhile is heard by nobody, and waited for.
+    while !follows(&before).await {
+        assert!(begun.elapsed() < PATIENCE, "never became a replica");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    address.lead_to(&after);
     interruption(&mut ear).await;
     assert!(begun.elapsed() < PATIENCE / 2, "only the echo was missed");
     until_check(&bus, true).await;
