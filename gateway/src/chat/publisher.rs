@@ -3,6 +3,7 @@
 //!
 //! An outbox entry is struck only when all of its changes are out. Publishing twice is harmless: the bus drops repeats.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -173,31 +174,29 @@ impl Worker {
         for batch in publications.chunks(PUBLISH_BATCH) {
             outcomes.extend(self.bus.publish(batch).await?);
         }
-        let mut told = Vec::<ConversationId>::new();
+        let mut told = HashMap::<ConversationId, PublishOutcome>::new();
         for (publication, outcome) in publications.iter().zip(&mut outcomes) {
             let (PublishOutcome::UnknownHead, Some(position)) =
                 (*outcome, publication.envelope.position)
             else {
                 continue;
             };
-            if told.contains(&position.conversation) {
-                // Its elder told the bus, and sent this one along from the log.
-                *outcome = PublishOutcome::Repeat;
-                continue;
-            }
-            told.push(position.conversation);
-            *outcome = self
-                .publish_from_log(position, &publication.envelope)
-                .await?;
+            // What the first of a conversation tells the bus brings the others along, from the log: they share its lot.
+            *outcome = match told.get(&position.conversation) {
+                Some(of_all) => *of_all,
+                None => self.publish_from_log(position, publications).await?,
+            };
+            told.insert(position.conversation, *outcome);
         }
         Ok(outcomes)
     }
 
-    /// Publishes all of a conversation's changes that may not be out yet, for a bus that has forgotten it.
+    /// Publishes all of a conversation's changes that may not be out yet, for a bus that has forgotten it. Those `at_hand`
+    /// know the socket they came from; the log does not.
     async fn publish_from_log(
         &self,
         position: Position,
-        envelope: &Arc<Envelope>,
+        at_hand: &[Publication],
     ) -> Result<PublishOutcome, Failure> {
         let first = self
             .store
@@ -216,11 +215,12 @@ impl Worker {
             let whole = page.len() < LOG_PAGE as usize;
             let mut publications = Vec::with_capacity(page.len());
             for logged in &page {
-                // The one at hand knows its origin; the log does not.
-                let envelope = if logged.position == position {
-                    envelope.clone()
-                } else {
-                    Arc::new(events::envelope(logged, None, logged.at.unix_millis())?)
+                let known = at_hand
+                    .iter()
+                    .find(|known| known.envelope.position == Some(logged.position));
+                let envelope = match known {
+                    Some(known) => known.envelope.clone(),
+                    None => Arc::new(events::envelope(logged, None, logged.at.unix_millis())?),
                 };
                 let begins_at = begins_at.take().or_else(|| vouched(&envelope));
                 publications.push(Publication {
@@ -305,7 +305,9 @@ impl Worker {
         if let Some((Publication { envelope, .. }, _)) = parked
             && let Some(position) = envelope.position
         {
-            return Ok(is_out(self.publish_from_log(position, envelope).await?));
+            return Ok(is_out(
+                self.publish_from_log(position, &publications).await?,
+            ));
         }
         Ok(outcomes.into_iter().all(is_out))
     }
@@ -362,4 +364,143 @@ fn vouched(envelope: &Envelope) -> Option<EventSeq> {
 
 fn is_out(outcome: PublishOutcome) -> bool {
     matches!(outcome, PublishOutcome::Published | PublishOutcome::Repeat)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use shared::envelope::Notice;
+    use shared::{Room, SocketId};
+
+    use super::*;
+    use crate::bus::{BusError, Incoming};
+    use crate::store::{self, Appended, NewAdmin, NewClient, NewMessage, OpenOutcome};
+
+    /// Has forgotten every conversation, and then answers as it is told to.
+    struct Forgetful {
+        then: PublishOutcome,
+        published: Mutex<Vec<Publication>>,
+    }
+
+    #[async_trait]
+    impl Bus for Forgetful {
+        async fn publish(&self, batch: &[Publication]) -> Result<Vec<PublishOutcome>, BusError> {
+            let told = batch.iter().any(|one| one.begins_at.is_some());
+            if told {
+                self.published.lock().extend_from_slice(batch);
+            }
+            let outcome = if told {
+                self.then
+            } else {
+                PublishOutcome::UnknownHead
+            };
+            Ok(vec![outcome; batch.len()])
+        }
+        async fn announce(&self, _: &Notice) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn subscribe(&self, _: &[Room]) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn unsubscribe(&self, _: &[Room]) -> Result<(), BusError> {
+            Ok(())
+        }
+        fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
+            None
+        }
+        async fn check(&self) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn close(&self) {}
+    }
+
+    /// Two messages of one conversation, as their writer publishes them, over a bus that has forgotten it.
+    async fn publish_two(then: PublishOutcome) -> (Vec<PublishOutcome>, Vec<Publication>) {
+        let folder = std::env::temp_dir().join(format!("chat-{}", uuid::Uuid::new_v4()));
+        let url = format!("sqlite://{}", folder.join("chat.db").display());
+        let store = store::open(&store::Settings::new(url)).unwrap();
+        store.migrate().await.unwrap();
+        let at = shared::Timestamp::now();
+        let agent = NewAdmin {
+            email: "a@b.co".to_owned(),
+            password_hash: "-".to_owned(),
+            first_name: None,
+            last_name: None,
+            at,
+        };
+        let client = NewClient {
+            email: "c@b.co".to_owned(),
+            password_hash: "-".to_owned(),
+            first_name: "C".to_owned(),
+            last_name: "C".to_owned(),
+            company: None,
+            phone: None,
+            country: None,
+            at,
+        };
+        store.create_admin(&agent).await.unwrap().unwrap();
+        let client = store.register_client(&client).await.unwrap().unwrap();
+        let opened = store.open_conversation(client.id, None, at).await.unwrap();
+        let OpenOutcome::Created(record, _) = opened else {
+            panic!("it is new")
+        };
+        let message = NewMessage {
+            conversation: record.conversation.id,
+            sender: client.id,
+            role: client.role,
+            content: "hello".to_owned(),
+            client_message_id: None,
+            at,
+        };
+        let batch = [message.clone(), message];
+        let stored = store
+            .append(&batch, &super::super::policy::admit)
+            .await
+            .unwrap();
+        let socket = SocketId::new("s");
+        let publications: Vec<_> = stored
+            .results
+            .iter()
+            .map(|result| match result {
+                Ok(Appended::New(logged)) => publication(&Arc::new(
+                    events::envelope(logged, Some(&socket), 0).unwrap(),
+                )),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let bus = Arc::new(Forgetful {
+            then,
+            published: Mutex::default(),
+        });
+        let worker = Worker {
+            store: store.clone(),
+            bus: bus.clone(),
+            is_failing: AtomicBool::new(false),
+        };
+        let outcomes = worker.publish(&publications).await.unwrap();
+        store.close().await;
+        std::fs::remove_dir_all(folder).unwrap();
+        let published = std::mem::take(&mut *bus.published.lock());
+        (outcomes, published)
+    }
+
+    #[tokio::test]
+    async fn all_of_a_forgotten_conversation_share_its_lot() {
+        let (outcomes, _) = publish_two(PublishOutcome::Parked).await;
+        // Taken for out, the second would be struck from the outbox, and lost if the bus forgets again.
+        assert_eq!(outcomes, [PublishOutcome::Parked; 2]);
+        let (outcomes, _) = publish_two(PublishOutcome::Published).await;
+        assert_eq!(outcomes, [PublishOutcome::Published; 2]);
+    }
+
+    #[tokio::test]
+    async fn what_goes_out_from_the_log_knows_where_it_came_from() {
+        let (_, published) = publish_two(PublishOutcome::Published).await;
+        let origins = published
+            .iter()
+            .map(|one| one.envelope.deliveries[0].origin.is_some());
+        // The opening, which no socket asked for, and both messages.
+        assert_eq!(origins.collect::<Vec<_>>(), [false, true, true]);
+    }
 }
