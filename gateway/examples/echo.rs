@@ -51,6 +51,7 @@ impl Application for Echo {
         Ok(Accepted {
             session: Arc::new(()),
             answer: None,
+            recovery_id: None,
         })
     }
 

@@ -16,7 +16,7 @@ use gateway::auth::{
     AccessTokens, AuthParts, AuthService, Identity, Login, PasswordChange, Passwords, ProfilePatch,
     RefreshIn, Registration, SignedIn,
 };
-use gateway::bus::{Bus, BusError, Incoming, Publication, PublishOutcome};
+use gateway::bus::{Bus, BusError, Incoming, Kept, Place, Publication, PublishOutcome};
 use gateway::cli::{self, AdminArgs};
 use gateway::cluster::{RateLimiter, RetryAfter};
 use gateway::config::Secret;
@@ -60,6 +60,14 @@ impl Bus for Announcements {
     fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
         None
     }
+    async fn here(&self) -> Result<Option<Place>, BusError> {
+        Ok(None)
+    }
+
+    async fn kept_after(&self, _: Place, _: usize) -> Result<Option<Vec<Kept>>, BusError> {
+        Ok(None)
+    }
+
     async fn check(&self) -> Result<(), BusError> {
         Ok(())
     }

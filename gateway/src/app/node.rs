@@ -16,9 +16,11 @@ use crate::bus::local::LocalBus;
 use crate::bus::redis::{Commands, RedisBus, RedisBusSettings, RedisSettings};
 use crate::bus::{Bus, BusError};
 use crate::chat::{self, CatchUp, Chat, Foundations};
-use crate::cluster::local::{LocalPresence, LocalRateLimiter};
-use crate::cluster::redis::{RedisPresence, RedisRateLimiter};
-use crate::cluster::{Presence, PresenceSettings, RateLimiter};
+use crate::cluster::local::{LocalConnectionStates, LocalPresence, LocalRateLimiter};
+use crate::cluster::redis::{
+    RedisConnectionStates, RedisPresence, RedisRateLimiter, StateSettings,
+};
+use crate::cluster::{ConnectionStates, Presence, PresenceSettings, RateLimiter};
 use crate::config::{AppEnv, Config, RedisConfig};
 use crate::hub::Hub;
 use crate::realtime::{self, Connections};
@@ -55,6 +57,7 @@ struct Shared {
     bus: Arc<dyn Bus>,
     presence: Arc<dyn Presence>,
     limiter: Arc<dyn RateLimiter>,
+    states: Arc<dyn ConnectionStates>,
 }
 
 /// Opens the store that the settings name. It need not be up.
@@ -121,11 +124,19 @@ impl Node {
         let session_settings = session::Settings {
             mode: config.env,
             events_per_second: config.limits.events_per_second,
+            heartbeat: session::Heartbeat {
+                interval: config.ping_interval,
+                timeout: config.ping_timeout,
+            },
+            outbox_bytes: config.outbox_bytes,
         };
         let (sockets, minding) = ChatSockets::start(
-            chat.clone(),
-            auth.clone(),
-            relay,
+            session::Foundations {
+                chat: chat.clone(),
+                auth: auth.clone(),
+                relay,
+                states: shared.states,
+            },
             session_settings,
             stop.clone(),
         );
@@ -281,6 +292,11 @@ fn over_redis(redis: &RedisConfig) -> Result<Shared, BusError> {
             &node,
             PresenceSettings::default(),
         )),
+        states: Arc::new(RedisConnectionStates::new(
+            commands.clone(),
+            &node,
+            StateSettings::default(),
+        )),
         limiter: Arc::new(RedisRateLimiter::new(commands)),
     })
 }
@@ -290,5 +306,6 @@ fn in_process() -> Shared {
         bus: Arc::new(LocalBus::default()),
         presence: Arc::new(LocalPresence::new(PresenceSettings::default())),
         limiter: Arc::new(LocalRateLimiter::new()),
+        states: Arc::new(LocalConnectionStates::default()),
     }
 }

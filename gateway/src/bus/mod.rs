@@ -3,6 +3,7 @@
 
 pub mod local;
 mod metrics;
+mod place;
 pub mod redis;
 
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use async_trait::async_trait;
 use shared::envelope::Notice;
 use shared::{Envelope, Room};
 use tokio::sync::mpsc;
+
+pub use place::{Mark, NoPlace, Place};
 
 /// A bus between nodes.
 ///
@@ -53,6 +56,15 @@ pub trait Bus: Send + Sync + 'static {
     /// link's reader, and in the end the link is cut, and what it missed is made good once the relay has caught up.
     fn incoming(&self) -> Option<mpsc::Receiver<Incoming>>;
 
+    /// Where the order of what is kept has come to: what is published after this was called has a later place. `None`
+    /// where there is no order yet.
+    async fn here(&self) -> Result<Option<Place>, BusError>;
+
+    /// The next kept envelopes after a place, whatever rooms they are for, in order and without a hole; at most about
+    /// `limit`, an empty list where there are none yet. `None` where nobody can tell any more: the place is of another epoch, or
+    /// what came after it is not kept any longer.
+    async fn kept_after(&self, place: Place, limit: usize) -> Result<Option<Vec<Kept>>, BusError>;
+
     /// Whether both the way out and the way in work just now. Bounded in time.
     async fn check(&self) -> Result<(), BusError>;
 
@@ -72,6 +84,15 @@ pub struct Publication {
     pub begins_at: Option<shared::EventSeq>,
 }
 
+/// An envelope with a position that the bus keeps for those who missed it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Where it stands, in the epoch that was asked for.
+    pub offset: u64,
+    /// `None`: it can't be read, and was delivered to nobody.
+    pub envelope: Option<Arc<Envelope>>,
+}
+
 /// What became of a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishOutcome {
@@ -88,8 +109,11 @@ pub enum PublishOutcome {
 /// What a node hears.
 #[derive(Debug, Clone)]
 pub enum Incoming {
-    /// An envelope for some room this node is subscribed to.
-    Envelope(Arc<Envelope>),
+    /// An envelope for some room this node is subscribed to, with its place in the order of what is kept; an envelope
+    /// without a position has none.
+    Envelope(Arc<Envelope>, Option<Place>),
+    /// Everything for this node's rooms up to this place has been handed on.
+    Reached(Place),
     /// News for the node.
     Notice(Notice),
     /// The link was broken and is back, with all its subscriptions, and what was missed can't be made good: it is for the

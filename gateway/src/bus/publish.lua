@@ -6,8 +6,8 @@
 -- channels that subscriber listens to. That is why a subscriber needs only the place of the last frame it took to
 -- know a frame for another copy of the same envelope.
 --
--- KEYS[1]   the stream, a hash: `epoch`, a random name that dies with the data, `offset`, the number of envelopes with a
---           position published since, `passing`, that of the others, and `bytes`, how many bytes the history was ever given.
+-- KEYS[1]   the stream, a hash: `epoch`, a random name that dies with the data, `home`, the Redis it is good on, `offset`,
+--           the number of envelopes with a position published so far, `passing`, that of the others, and `bytes`, how many bytes the history was ever given.
 --           All in one key, so that none is lost without the others. Epoch and offset name a place in the one order of
 --           everything that is kept.
 -- KEYS[2]   the history, a Redis stream: the envelopes with a position published last, each under its offset (`offset-0`),
@@ -25,11 +25,14 @@
 -- ARGV[5]   how far ahead of the head an early one is kept at all: bounds the parked, and the work of a release
 -- ARGV[6]   about how many envelopes the history holds at the most
 -- ARGV[7]   about how many bytes
--- then, for each envelope:
+-- ARGV[8]   only in a call without envelopes: the name of this Redis. An epoch that began on another one ends: a replica that
+--           was promoted, or a Redis that came back with an older copy, would give the offsets of what it lost to
+--           something else.
+-- or, for each envelope:
 --           its eventSeq, 0 for one without a position;
 --           the eventSeq before which everything is vouched to have been published, 0 for no voucher;
 --           the number of channels, the channels, the payload.
--- Without any envelope it only makes sure that there is an epoch.
+-- Without any envelope it only makes sure that there is an epoch, and that it is this Redis'.
 --
 -- Returns one number for each envelope: 1 published, 2 a repeat, 3 parked, 4 the head is unknown.
 --
@@ -51,14 +54,20 @@ local history_bytes = tonumber(ARGV[7])
 -- What an entry takes beside its payload, about.
 local ENTRY_BYTES = 64
 
-local known = redis.call('HMGET', stream, 'epoch', 'bytes')
+local known = redis.call('HMGET', stream, 'epoch', 'bytes', 'home')
 local epoch = known[1]
+local here = #ARGV == 8 and ARGV[8]
 local bytes_before = tonumber(known[2] or 0)
 local bytes = bytes_before
-if not epoch then
+if not epoch or (here and known[3] and known[3] ~= here) then
   epoch = ARGV[1]
   redis.call('HSET', stream, 'epoch', epoch)
   redis.call('DEL', history)
+end
+
+if here then
+  redis.call('HSET', stream, 'home', here)
+  return {}
 end
 
 local function whole(number)

@@ -374,7 +374,7 @@ mod tests {
     use shared::{Room, SocketId};
 
     use super::*;
-    use crate::bus::{BusError, Incoming};
+    use crate::bus::{BusError, Incoming, Kept, Place};
     use crate::store::{self, Appended, NewAdmin, NewClient, NewMessage, OpenOutcome};
 
     /// Has forgotten every conversation, and then answers as it is told to.
@@ -409,6 +409,14 @@ mod tests {
         fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
             None
         }
+        async fn here(&self) -> Result<Option<Place>, BusError> {
+            Ok(None)
+        }
+
+        async fn kept_after(&self, _: Place, _: usize) -> Result<Option<Vec<Kept>>, BusError> {
+            Ok(None)
+        }
+
         async fn check(&self) -> Result<(), BusError> {
             Ok(())
         }

@@ -1,8 +1,9 @@
-//! What nodes count together: who is online, and how often somebody tried. Redis between nodes (`redis`), memory within
+//! What nodes know together: who is online, how often somebody tried, and what a client may pick up again. Redis between nodes (`redis`), memory within
 //! a single one (`local`). Room events are the bus's, not this one's.
 
 pub mod local;
 pub mod redis;
+mod states;
 
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use async_trait::async_trait;
 use shared::{Role, UserId};
 
 use crate::bus::BusError;
+pub use states::{
+    AWAY, BEAT_INTERVAL, ConnectionState, ConnectionStates, Ended, Holder, NODE_AWAY, Received,
+};
 
 /// How long after the last socket left a person is still taken for online: a page that reloads is not an absence. The
 /// announcement may come up to 20 s after it; the sweep runs every second.

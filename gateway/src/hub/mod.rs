@@ -1,6 +1,8 @@
 //! This node's sockets: which are in which room, and how an event gets to all of them. It knows no Redis: what comes from
 //! other nodes is handed in by the relay.
 
+mod outgoing;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -10,19 +12,16 @@ use metrics::counter;
 use parking_lot::Mutex;
 use shared::{Delivery, Room, UserId};
 
-use crate::realtime::{Event, Socket};
 use crate::telemetry::metrics as names;
+pub use outgoing::{Outgoing, Share, Source};
 
 /// Rooms are spread over this many locks, so that joins and deliveries rarely meet.
 const SHARDS: usize = 64;
 
-/// A socket with what the hub must know of its owner.
+/// A socket, as its rooms know it.
 pub trait Member: Send + Sync + 'static {
-    /// The socket.
-    fn socket(&self) -> &Socket;
-
-    /// Whose it is.
-    fn user(&self) -> UserId;
+    /// Takes an event, or leaves it where it is not for it. Must not block. Returns what it took.
+    fn deliver(&self, outgoing: &Arc<Outgoing>) -> Share;
 }
 
 /// The rooms of one node.
@@ -113,34 +112,14 @@ impl<M: Member> Hub<M> {
 
     /// Sends an event to every member of its rooms, once each, and to the socket that caused it what that one is to hear.
     /// Never waits. Returns how many sockets it went to.
-    pub fn deliver(&self, delivery: &Delivery, volatile: bool) -> usize {
-        let event = Arc::new(Event::new(
-            &*delivery.event,
-            delivery.data.clone(),
-            volatile,
-        ));
-        // Made where it is needed: of all nodes that hear an event, one has the socket that caused it.
-        let for_origin = |name: &str| Arc::new(Event::new(name, delivery.data.clone(), volatile));
+    pub fn deliver(&self, delivery: &Delivery, source: Source) -> usize {
+        let outgoing = Arc::new(Outgoing::new(delivery, source));
         let mut sent = 0;
         let mut sent_to_origin = 0;
-        let mut send = |member: &M| {
-            if delivery.except_user == Some(member.user()) {
-                return;
-            }
-            let socket = member.socket();
-            match &delivery.origin {
-                Some(origin) if origin.socket == *socket.id() => {
-                    if let Some(name) = &origin.event {
-                        socket.emit(&for_origin(name));
-                        count_out(name, 1);
-                        sent_to_origin += 1;
-                    }
-                }
-                _ => {
-                    socket.emit(&event);
-                    sent += 1;
-                }
-            }
+        let mut send = |member: &M| match member.deliver(&outgoing) {
+            Share::Nothing => {}
+            Share::Common => sent += 1,
+            Share::Origin => sent_to_origin += 1,
         };
         // An emit only queues, so a room's lock is held while its members are gone through.
         if let [room] = delivery.rooms.as_slice() {
@@ -159,7 +138,13 @@ impl<M: Member> Hub<M> {
                 }
             }
         }
-        count_out(&delivery.event, sent);
+        for (share, count) in [(Share::Common, sent), (Share::Origin, sent_to_origin)] {
+            if count > 0
+                && let Some(event) = outgoing.event(share)
+            {
+                count_out(event.name(), count);
+            }
+        }
         sent + sent_to_origin
     }
 

@@ -97,6 +97,9 @@ pub struct Accepted<S> {
     pub session: Arc<S>,
     /// What a plain socket's `authenticate` frame is acknowledged with, where it has an `id`. `None`: with `null`.
     pub answer: Option<Box<RawValue>>,
+    /// Socket.IO's `pid`: the name of what the client may recover when it comes back. A client that showed the same one in its
+    /// `auth` payload takes it for a recovery: it has missed nothing but what is emitted before `connect` returns.
+    pub recovery_id: Option<Box<str>>,
 }
 
 /// A client that is not let in.
@@ -112,6 +115,9 @@ pub struct Refusal {
     pub body: Box<RawValue>,
     /// The close code of a plain socket that is already open.
     pub close_code: u16,
+    /// The client is not at fault and should come back by itself: a Socket.IO connection is closed without a word, as a stock
+    /// client stays away after a `connect_error`.
+    pub come_back: bool,
 }
 
 /// An event from a client.
@@ -140,10 +146,14 @@ pub enum DisconnectReason {
     ProtocolError,
     /// More than its outbox holds waits to be sent.
     TooSlow,
-    /// The program closed it: its token expired or was revoked.
+    /// The program closed it for good: its token was revoked.
     Unauthorized,
+    /// The program closed it because its token expired.
+    Expired,
     /// The node is going.
     Draining,
+    /// The program could not take it in.
+    Busy,
 }
 
 impl DisconnectReason {
@@ -156,7 +166,9 @@ impl DisconnectReason {
             Self::ProtocolError => "protocol_error",
             Self::TooSlow => "too_slow",
             Self::Unauthorized => "unauthorized",
+            Self::Expired => "token_expired",
             Self::Draining => "draining",
+            Self::Busy => "busy",
         }
     }
 }

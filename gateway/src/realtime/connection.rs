@@ -84,6 +84,8 @@ pub(super) enum Fault {
     TooLarge,
     /// It is not let in, or took too long to ask for it. With the close code.
     Unauthorized(u16),
+    /// Nothing: the program can't take it in just now.
+    Busy,
 }
 
 /// How a connection keeps itself alive, and what its frames are.
@@ -465,9 +467,8 @@ impl End {
 impl From<CloseKind> for End {
     fn from(kind: CloseKind) -> Self {
         let (reason, code) = match kind {
-            CloseKind::Unauthorized | CloseKind::Expired => {
-                (DisconnectReason::Unauthorized, close_code::UNAUTHORIZED)
-            }
+            CloseKind::Unauthorized => (DisconnectReason::Unauthorized, close_code::UNAUTHORIZED),
+            CloseKind::Expired => (DisconnectReason::Expired, close_code::UNAUTHORIZED),
             CloseKind::Draining => (DisconnectReason::Draining, close_code::GOING),
             CloseKind::TooSlow => (DisconnectReason::TooSlow, close_code::LATER),
         };
@@ -486,6 +487,7 @@ impl From<Fault> for End {
             Fault::Protocol => (DisconnectReason::ProtocolError, close_code::PROTOCOL),
             Fault::TooLarge => (DisconnectReason::ProtocolError, close_code::TOO_LARGE),
             Fault::Unauthorized(code) => (DisconnectReason::Unauthorized, code),
+            Fault::Busy => (DisconnectReason::Busy, close_code::LATER),
         };
         Self {
             reason,

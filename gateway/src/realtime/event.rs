@@ -14,6 +14,8 @@ pub struct Event {
     data: Box<RawValue>,
     /// First to go when a socket is slow: typing, presence.
     volatile: bool,
+    /// Where it stands in the order of what a client may recover, as the client shows it again.
+    offset: Option<Box<str>>,
     socket_io: OnceLock<Utf8Bytes>,
     plain: OnceLock<Utf8Bytes>,
 }
@@ -25,9 +27,17 @@ impl Event {
             name: name.into(),
             data,
             volatile,
+            offset: None,
             socket_io: OnceLock::new(),
             plain: OnceLock::new(),
         }
+    }
+
+    /// Says where the event stands in the order of what a client may recover. Socket.IO clients get it as a last argument,
+    /// keep the last one they got, and show it when they come back.
+    pub fn at_offset(mut self, offset: impl Into<Box<str>>) -> Self {
+        self.offset = Some(offset.into());
+        self
     }
 
     /// The event's name.
@@ -71,14 +81,11 @@ impl Event {
     fn encode_socket_io(&self, namespace: &str, id: Option<u64>) -> Utf8Bytes {
         let mut text = String::with_capacity(self.name.len() + self.data.get().len() + 32);
         text.push(engine_io::MESSAGE);
-        socket_io::write_event(
-            &mut text,
-            namespace,
-            id,
-            &self.name,
-            Args::One(&self.data),
-            0,
-        );
+        let args = match &self.offset {
+            Some(offset) => Args::OneAt(&self.data, offset),
+            None => Args::One(&self.data),
+        };
+        socket_io::write_event(&mut text, namespace, id, &self.name, args, 0);
         text.into()
     }
 }
@@ -104,6 +111,13 @@ mod tests {
             event.socket_io_text_with_ack("/", 7),
             r#"427["typing",{"a":1}]"#
         );
+        assert_eq!(event.plain_text(), r#"{"event":"typing","data":{"a":1}}"#);
+    }
+
+    #[test]
+    fn an_offset_is_for_clients_that_recover() {
+        let event = event().at_offset("a-1");
+        assert_eq!(event.socket_io_text("/"), r#"42["typing",{"a":1},"a-1"]"#);
         assert_eq!(event.plain_text(), r#"{"event":"typing","data":{"a":1}}"#);
     }
 

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -96,7 +96,8 @@ impl Link {
 
 #[derive(Debug)]
 struct Inner {
-    id: SocketId,
+    /// Chosen at random when it is first asked for, unless the program gave it the one it had before.
+    id: OnceLock<SocketId>,
     namespace: Box<str>,
     protocol: Protocol,
     link: Arc<Link>,
@@ -127,10 +128,10 @@ const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
 
 impl Socket {
-    pub(super) fn new(id: SocketId, namespace: &str, protocol: Protocol, link: Arc<Link>) -> Self {
+    pub(super) fn new(namespace: &str, protocol: Protocol, link: Arc<Link>) -> Self {
         Self {
             inner: Arc::new(Inner {
-                id,
+                id: OnceLock::new(),
                 namespace: namespace.into(),
                 protocol,
                 link,
@@ -143,7 +144,13 @@ impl Socket {
 
     /// The socket's id: Socket.IO's `sid`, not that of the connection under it.
     pub fn id(&self) -> &SocketId {
-        &self.inner.id
+        self.inner.id.get_or_init(|| SocketId::new(random_id()))
+    }
+
+    /// Gives the socket the id it had on a connection before. Only before anybody has asked for its id: false where it has
+    /// another one by now.
+    pub fn resume(&self, id: &SocketId) -> bool {
+        self.inner.id.get_or_init(|| id.clone()) == id
     }
 
     /// How it is connected just now: an upgrade changes it.
@@ -230,7 +237,7 @@ impl Socket {
         match kind {
             CloseKind::Unauthorized => {
                 if self.inner.phase.swap(CLOSED, Ordering::AcqRel) != CLOSED {
-                    outbox.close_socket(self.inner.id.clone(), kind);
+                    outbox.close_socket(self.id().clone(), kind);
                 }
             }
             CloseKind::Expired | CloseKind::Draining | CloseKind::TooSlow => outbox.end(kind),
@@ -362,7 +369,7 @@ impl Ack {
     fn answer(self, args: Args<'_>, attachments: Vec<Bytes>) {
         match self.socket.protocol() {
             Protocol::Plain => {
-                let (Args::One(data) | Args::All(data)) = args;
+                let (Args::One(data) | Args::OneAt(data, _) | Args::All(data)) = args;
                 let text = plain::encode_ack(self.id, data).into();
                 self.socket.push([Frame::Text(text)], Worth::Durable);
             }
@@ -419,5 +426,5 @@ pub(super) fn random_id() -> String {
 
 /// A socket of a plain connection, or of Socket.IO's main namespace.
 pub(super) fn main_socket(protocol: Protocol, link: Arc<Link>) -> Socket {
-    Socket::new(SocketId::new(random_id()), MAIN_NAMESPACE, protocol, link)
+    Socket::new(MAIN_NAMESPACE, protocol, link)
 }

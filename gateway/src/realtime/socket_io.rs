@@ -16,7 +16,7 @@ use super::connection::{Fault, Message, Rider, SocketClosed, Work, close_code};
 use super::engine_io::Riders;
 use super::outbox::Worth;
 use super::settings::Settings;
-use super::socket::{Ack, Answer, Link, Protocol, Socket, packet, random_id};
+use super::socket::{Ack, Answer, Link, Protocol, Socket, packet};
 
 /// What the reference server says.
 const INVALID_NAMESPACE: &str = "Invalid namespace";
@@ -111,7 +111,11 @@ impl<A: Application> Rider for SocketIo<A> {
         };
         match outcome {
             Outcome::Handled => {}
-            Outcome::Connected(Ok(accepted)) => self.accept(socket, accepted.session),
+            Outcome::Connected(Ok(accepted)) => self.accept(socket, accepted),
+            Outcome::Connected(Err(refusal)) if refusal.come_back => {
+                socket.mark_closed();
+                return Err(Fault::Busy);
+            }
             Outcome::Connected(Err(refusal)) => {
                 socket.mark_closed();
                 self.refuse(socket.namespace(), &refusal.message, Some(&refusal.data));
@@ -172,6 +176,11 @@ impl<A: Application> Rider for SocketIo<A> {
     }
 
     fn end(&mut self, reason: DisconnectReason) {
+        // A goodbye of the connection is none of its sockets: they may come back on another one.
+        let reason = match reason {
+            DisconnectReason::ClientDisconnect => DisconnectReason::TransportClose,
+            other => other,
+        };
         if let Some(socket) = self.working_for.take() {
             socket.mark_closed();
         }
@@ -268,8 +277,7 @@ impl<A: Application> SocketIo<A> {
             self.refuse(name, TOO_MANY_NAMESPACES, None);
             return Ok(None);
         }
-        let id = SocketId::new(random_id());
-        let socket = Socket::new(id, name, Protocol::SocketIo, Arc::clone(&self.link));
+        let socket = Socket::new(name, Protocol::SocketIo, Arc::clone(&self.link));
         self.working_for = Some(socket.clone());
         let application = Arc::clone(&self.application);
         let request = ConnectRequest {
@@ -281,16 +289,17 @@ impl<A: Application> SocketIo<A> {
         })))
     }
 
-    fn accept(&mut self, socket: Socket, session: Arc<A::Session>) {
+    fn accept(&mut self, socket: Socket, accepted: Accepted<A::Session>) {
         self.alone_since = None;
         let greeting = packet(|out| {
-            socket_io::write_connect(out, socket.namespace(), socket.id().as_str());
+            let pid = accepted.recovery_id.as_deref();
+            socket_io::write_connect(out, socket.namespace(), socket.id().as_str(), pid);
         });
         socket.open(Some(greeting));
         self.namespaces.reserve_exact(1);
         self.namespaces.push(Namespace {
             socket,
-            session: Some(session),
+            session: Some(accepted.session),
         });
     }
 
@@ -373,7 +382,8 @@ impl<A: Application> Drop for SocketIo<A> {
 
 fn reason_of(kind: CloseKind) -> DisconnectReason {
     match kind {
-        CloseKind::Unauthorized | CloseKind::Expired => DisconnectReason::Unauthorized,
+        CloseKind::Unauthorized => DisconnectReason::Unauthorized,
+        CloseKind::Expired => DisconnectReason::Expired,
         CloseKind::Draining => DisconnectReason::Draining,
         CloseKind::TooSlow => DisconnectReason::TooSlow,
     }

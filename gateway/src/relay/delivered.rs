@@ -34,11 +34,30 @@ pub struct Delivered {
 /// old, it becomes the old one, and what the old one held is forgotten.
 #[derive(Debug)]
 struct Generations {
-    young: HashMap<ConversationId, EventSeq>,
-    old: HashMap<ConversationId, EventSeq>,
+    young: HashMap<ConversationId, Last>,
+    old: HashMap<ConversationId, Last>,
     began: Instant,
     /// While a gap is filled nothing is forgotten: what was delivered right before it is what must not come twice.
     is_held: bool,
+}
+
+/// What was delivered last of a conversation.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    seq: EventSeq,
+    /// Where the log told of it last, and when: the bus may bring what came up to there as well.
+    from_log: Option<(EventSeq, Instant)>,
+}
+
+/// What is to be done with a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is delivered.
+    New,
+    /// It was delivered.
+    Repeat,
+    /// It was delivered from the log, at this time: who came back since has not heard it, as it was not in the bus's order.
+    OnlyToLater(Instant),
 }
 
 impl Default for Delivered {
@@ -57,19 +76,41 @@ impl Default for Delivered {
 impl Delivered {
     /// The last change of a conversation that was delivered here, if that is remembered.
     pub fn last(&self, conversation: ConversationId) -> Option<EventSeq> {
-        self.generations.lock().last(conversation)
+        self.generations
+            .lock()
+            .last(conversation)
+            .map(|last| last.seq)
     }
 
-    /// Whether something is to be delivered; from here on it was.
-    pub fn admit(&self, at: Position) -> bool {
+    /// Whether something that the bus brought is to be delivered; from here on it was.
+    pub(super) fn admit(&self, at: Position) -> Admission {
+        self.note(at, None)
+    }
+
+    /// Whether something that the log told is to be delivered; from here on it was.
+    pub fn admit_from_log(&self, at: Position) -> bool {
+        self.note(at, Some(Instant::now())) == Admission::New
+    }
+
+    fn note(&self, at: Position, from_log: Option<Instant>) -> Admission {
         let mut generations = self.generations.lock();
-        let last = generations.last(at.conversation);
-        if last.is_some_and(|last| at.event_seq <= last) {
-            return false;
+        if let Some(last) = generations.last(at.conversation)
+            && at.event_seq <= last.seq
+        {
+            return match last.from_log {
+                Some((seq, when)) if from_log.is_none() && at.event_seq <= seq => {
+                    Admission::OnlyToLater(when)
+                }
+                _ => Admission::Repeat,
+            };
         }
         generations.turn_over(Instant::now());
-        generations.young.insert(at.conversation, at.event_seq);
-        true
+        let last = Last {
+            seq: at.event_seq,
+            from_log: from_log.map(|when| (at.event_seq, when)),
+        };
+        generations.young.insert(at.conversation, last);
+        Admission::New
     }
 
     /// Forgets nothing, or as usual again.
@@ -79,7 +120,7 @@ impl Delivered {
 }
 
 impl Generations {
-    fn last(&self, conversation: ConversationId) -> Option<EventSeq> {
+    fn last(&self, conversation: ConversationId) -> Option<Last> {
         let known = self.young.get(&conversation);
         known.or_else(|| self.old.get(&conversation)).copied()
     }
@@ -104,16 +145,38 @@ mod tests {
         }
     }
 
+    fn is_new(delivered: &Delivered, at: Position) -> bool {
+        delivered.admit(at) == Admission::New
+    }
+
+    #[test]
+    fn what_the_log_told_comes_again_for_those_only_who_came_later() {
+        let delivered = Delivered::default();
+        let began = Instant::now();
+        assert!(delivered.admit_from_log(at(1, 4)));
+        assert!(delivered.admit_from_log(at(1, 5)));
+        assert!(!delivered.admit_from_log(at(1, 5)));
+        for seq in [4, 5] {
+            let Admission::OnlyToLater(when) = delivered.admit(at(1, seq)) else {
+                panic!("{seq} is for nobody, or for everybody");
+            };
+            assert!(when >= began);
+        }
+        // The bus's order has passed the log.
+        assert_eq!(delivered.admit(at(1, 6)), Admission::New);
+        assert_eq!(delivered.admit(at(1, 5)), Admission::Repeat);
+    }
+
     #[test]
     fn only_what_is_newer_is_delivered() {
         let delivered = Delivered::default();
         // Nobody knows what came before: a node that has just begun to listen.
-        assert!(delivered.admit(at(1, 7)));
-        assert!(!delivered.admit(at(1, 7)));
-        assert!(!delivered.admit(at(1, 6)));
-        assert!(delivered.admit(at(2, 1)));
+        assert!(is_new(&delivered, at(1, 7)));
+        assert!(!is_new(&delivered, at(1, 7)));
+        assert!(!is_new(&delivered, at(1, 6)));
+        assert!(is_new(&delivered, at(2, 1)));
         // A deletion jumps.
-        assert!(delivered.admit(at(1, 12)));
+        assert!(is_new(&delivered, at(1, 12)));
         assert_eq!(
             delivered.last(ConversationId::new(1)),
             Some(EventSeq::new(12))
@@ -128,18 +191,18 @@ mod tests {
             let mut generations = delivered.generations.lock();
             generations.began = generations.began.checked_sub(by).expect("an uptime");
         };
-        assert!(delivered.admit(at(1, 5)));
+        assert!(is_new(&delivered, at(1, 5)));
         age(HORIZON);
-        assert!(delivered.admit(at(2, 5)));
+        assert!(is_new(&delivered, at(2, 5)));
         // One generation on it is still known.
-        assert!(!delivered.admit(at(1, 5)));
+        assert!(!is_new(&delivered, at(1, 5)));
         delivered.hold(true);
         age(HORIZON);
-        assert!(delivered.admit(at(3, 5)));
-        assert!(!delivered.admit(at(1, 5)));
+        assert!(is_new(&delivered, at(3, 5)));
+        assert!(!is_new(&delivered, at(1, 5)));
         delivered.hold(false);
-        assert!(delivered.admit(at(4, 5)));
-        assert!(delivered.admit(at(1, 5)));
+        assert!(is_new(&delivered, at(4, 5)));
+        assert!(is_new(&delivered, at(1, 5)));
         for conversation in 0..3 * GENERATION {
             delivered.admit(at(i64::try_from(conversation).expect("small") + 10, 1));
         }

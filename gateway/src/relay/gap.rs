@@ -33,6 +33,11 @@ pub trait Missed: Send + Sync + 'static {
     );
 }
 
+/// The moment that a search begins with, on this node's own clock.
+pub(super) fn began(sound_until: Instant) -> Instant {
+    sound_until.checked_sub(MARGIN).unwrap_or(sound_until)
+}
+
 /// Where a search begins, for a link that was well at a moment.
 pub(super) fn begins(sound_until: Instant) -> Timestamp {
     let back = sound_until.elapsed() + MARGIN;

@@ -191,7 +191,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::bus::{Incoming, Publication, PublishOutcome};
+    use crate::bus::{Incoming, Kept, Place, Publication, PublishOutcome};
 
     /// Notes what it was told, and takes its time over it.
     #[derive(Default)]
@@ -219,6 +219,12 @@ mod tests {
         }
         fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
             None
+        }
+        async fn here(&self) -> Result<Option<Place>, BusError> {
+            Ok(None)
+        }
+        async fn kept_after(&self, _: Place, _: usize) -> Result<Option<Vec<Kept>>, BusError> {
+            Ok(None)
         }
         async fn check(&self) -> Result<(), BusError> {
             Ok(())

@@ -6,9 +6,10 @@ mod delivered;
 mod gap;
 mod interest;
 mod lapses;
+mod tail;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
 use shared::envelope::Notice;
@@ -17,13 +18,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, BusError, Incoming};
-use crate::hub::{Hub, Member, MemberKey};
+use crate::bus::{Bus, BusError, Incoming, Mark, Place};
+use crate::hub::{Hub, Member, MemberKey, Source};
 use crate::telemetry::metrics as names;
+use delivered::Admission;
 pub use delivered::Delivered;
 pub use gap::Missed;
 use interest::Interest;
 use lapses::Lapses;
+use parking_lot::Mutex;
+pub use tail::Missed as MissedEvents;
+use tail::Tail;
 
 /// What a node does with a notice.
 pub type OnNotice = Box<dyn Fn(Notice) + Send + Sync>;
@@ -42,7 +47,15 @@ pub struct Relay<M> {
     interest: Interest,
     /// What nobody here is to hear again.
     delivered: Delivered,
+    /// For sockets that come back.
+    tail: Tail,
+    /// How far the sockets here were sent everything for their rooms; `None` before the bus has said, and while a gap is
+    /// filled. Written by the pump.
+    reached: Mutex<Option<Place>>,
 }
+
+/// How often what nobody needs any more is looked for.
+const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 
 impl<M: Member> Relay<M> {
     /// Starts to hand on what the bus brings. `None` where something else has taken the bus's incoming side.
@@ -62,9 +75,12 @@ impl<M: Member> Relay<M> {
             hub,
             interest,
             delivered: Delivered::default(),
+            tail: Tail::new(bus.clone()),
+            reached: Mutex::default(),
         });
+        let tidying = tokio::spawn(relay.clone().tidy(stop.clone()));
         let pump = tokio::spawn(relay.clone().pump(incoming, hooks, stop));
-        Some((relay, vec![following, pump]))
+        Some((relay, vec![following, tidying, pump]))
     }
 
     /// Puts a member into a room. When this returns, what is published to the room from now on reaches the member.
@@ -85,6 +101,33 @@ impl<M: Member> Relay<M> {
         }
     }
 
+    /// How far the sockets here were sent everything for their rooms; `None` where that is not known just now.
+    pub fn reached(&self) -> Option<Place> {
+        *self.reached.lock()
+    }
+
+    /// Where the bus's order has come to: what is published after this was called has a later place. `None` where there is
+    /// no order yet.
+    pub async fn here(&self) -> Result<Option<Place>, BusError> {
+        self.tail.here().await
+    }
+
+    /// Every event of the rooms after the latest of some marks, until this was called at least. A member that is in them
+    /// when it calls this misses nothing. `None` where nobody can tell any more what came since, or just now.
+    pub async fn missed(
+        &self,
+        since: &[Mark],
+        rooms: &[Room],
+    ) -> Result<Option<MissedEvents>, BusError> {
+        let Some(epoch) = self.reached().map(|place| place.epoch) else {
+            return Ok(None);
+        };
+        match Mark::latest(since.iter().copied(), epoch) {
+            Some(mark) => self.tail.after(mark, rooms).await,
+            None => Ok(None),
+        }
+    }
+
     /// This node's rooms.
     pub fn hub(&self) -> &Hub<M> {
         &self.hub
@@ -102,9 +145,13 @@ impl<M: Member> Relay<M> {
                 biased;
                 () = stop.cancelled() => return,
                 received = incoming.recv() => match received {
-                    Some(Incoming::Envelope(envelope)) => {
-                        self.deliver(&envelope, &mut lapses);
+                    Some(Incoming::Envelope(envelope, place)) => {
+                        self.take(&envelope, place, &mut lapses);
+                        if place.is_some() {
+                            *self.reached.lock() = place;
+                        }
                     }
+                    Some(Incoming::Reached(place)) => *self.reached.lock() = Some(place),
                     Some(Incoming::Notice(notice)) => (hooks.on_notice)(notice),
                     Some(Incoming::Interrupted { since }) => tokio::select! {
                         () = self.fill_gap(since, &*hooks.missed, &mut lapses) => {}
@@ -113,7 +160,7 @@ impl<M: Member> Relay<M> {
                     None => return,
                 },
                 ended = lapses.next() => {
-                    self.hub.deliver(&ended, true);
+                    self.hub.deliver(&ended, Source::Passing);
                 }
             }
         }
@@ -123,6 +170,7 @@ impl<M: Member> Relay<M> {
     /// both bring is delivered once.
     async fn fill_gap(&self, since: Instant, missed: &dyn Missed, lapses: &mut Lapses) {
         tracing::warn!("the bus has missed something: looking for it in the log");
+        *self.reached.lock() = None;
         self.delivered.hold(true);
         let (sender, mut found) = mpsc::channel(gap::QUEUE);
         let search = missed.find(gap::begins(since), &self.delivered, sender);
@@ -133,11 +181,16 @@ impl<M: Member> Relay<M> {
             tokio::select! {
                 () = &mut search, if searching => searching = false,
                 envelope = found.recv() => match envelope {
-                    Some(envelope) => filled += u64::from(self.deliver(&envelope, lapses)),
+                    Some(envelope) => {
+                        if envelope.position.is_none_or(|at| self.delivered.admit_from_log(at)) {
+                            self.deliver(&envelope, &|_| Source::Log(gap::began(since)), lapses);
+                            filled += 1;
+                        }
+                    }
                     None => break,
                 },
                 ended = lapses.next() => {
-                    self.hub.deliver(&ended, true);
+                    self.hub.deliver(&ended, Source::Passing);
                 }
             }
         }
@@ -147,21 +200,36 @@ impl<M: Member> Relay<M> {
         tracing::info!(envelopes = filled, "delivered what the bus had missed");
     }
 
-    /// False for what was delivered before.
-    fn deliver(&self, envelope: &Envelope, lapses: &mut Lapses) -> bool {
-        if envelope
-            .position
-            .is_some_and(|position| !self.delivered.admit(position))
-        {
-            return false;
+    /// Delivers what the bus brought, unless it was delivered before.
+    fn take(&self, envelope: &Envelope, place: Option<Place>, lapses: &mut Lapses) {
+        let mark = |delivery| place.map(|place| Mark { place, delivery });
+        let Some(at) = envelope.position else {
+            return self.deliver(envelope, &|_| Source::Passing, lapses);
+        };
+        match self.delivered.admit(at) {
+            Admission::New => self.deliver(
+                envelope,
+                &|number| mark(number).map_or(Source::Passing, Source::Order),
+                lapses,
+            ),
+            Admission::OnlyToLater(when) => {
+                for (delivery, number) in envelope.deliveries.iter().zip(0..) {
+                    if let Some(mark) = mark(number) {
+                        self.hub.deliver(delivery, Source::Again(mark, when));
+                    }
+                }
+            }
+            Admission::Repeat => {}
         }
-        let volatile = envelope.position.is_none();
+    }
+
+    fn deliver(&self, envelope: &Envelope, source: &dyn Fn(u32) -> Source, lapses: &mut Lapses) {
         let mut reached = 0;
-        for delivery in &envelope.deliveries {
-            reached += self.hub.deliver(delivery, volatile);
+        for (delivery, number) in envelope.deliveries.iter().zip(0..) {
+            reached += self.hub.deliver(delivery, source(number));
             lapses.note(delivery);
         }
-        if !volatile && reached > 0 {
+        if envelope.position.is_some() && reached > 0 {
             // Clocks of two nodes may differ: what would be negative is none.
             let millis = u32::try_from(Timestamp::now().unix_millis() - envelope.sent_at)
                 .unwrap_or_default();
@@ -171,7 +239,16 @@ impl<M: Member> Relay<M> {
             self.hub.close(room);
             self.interest.left(room);
         }
-        true
+    }
+
+    async fn tidy(self: Arc<Self>, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(TIDY_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.tail.tidy().await,
+                () = stop.cancelled() => return,
+            }
+        }
     }
 }
 
@@ -185,7 +262,7 @@ mod tests {
     use super::*;
     use crate::bus::Publication;
     use crate::bus::local::LocalBus;
-    use crate::realtime::Socket;
+    use crate::hub::{Outgoing, Share};
 
     const ROOM: Room = Room::Conversation(ConversationId::new(1));
 
@@ -193,12 +270,8 @@ mod tests {
     struct Deaf;
 
     impl Member for Deaf {
-        fn socket(&self) -> &Socket {
-            unreachable!("what is sent here leaves out its owner")
-        }
-
-        fn user(&self) -> UserId {
-            UserId::new(1)
+        fn deliver(&self, _: &Arc<Outgoing>) -> Share {
+            Share::Nothing
         }
     }
 

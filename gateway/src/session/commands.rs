@@ -16,7 +16,6 @@ use super::participant::Session;
 use super::reply::Reply;
 use crate::chat::{ReadAnswer, Sent, raw};
 use crate::failure::Failure;
-use crate::hub::Member;
 use crate::realtime::CloseKind;
 
 /// Runs one event. Returns when the socket may send the next: a message is only handed in by then, so that one socket's
@@ -39,7 +38,7 @@ pub(super) async fn run(
         name::MARK_AS_READ => reply.finish(mark_as_read(shared, session, payload).await),
         name::GET_ONLINE_USERS => get_online_users(shared, session, reply).await,
         name::SYNC => reply.finish(sync(shared, session, payload).await),
-        name::AUTHENTICATE => reply.finish(authenticate(shared, session, payload)),
+        name::AUTHENTICATE => reply.finish(authenticate(shared, session, payload).await),
         _ => reply.fail(&Failure::new(
             ErrorCode::UnknownEvent,
             "there is no such event",
@@ -98,6 +97,11 @@ async fn join_conversation(
             participant,
         )
         .await;
+    let joined = match joined {
+        // A client that comes back relies on it: it is told only of what it has open.
+        Ok(()) => session.note_state().await,
+        Err(error) => Err(error),
+    };
     // Read again: what happened before the room was joined must show in the answer, as it is not heard.
     let conversation = match joined {
         Ok(()) => shared.chat.conversation(viewer, conversation_id).await,
@@ -116,6 +120,7 @@ async fn leave_conversation(
 ) -> Result<Conversation, Failure> {
     let ConversationRef { conversation_id } = parse(payload)?;
     session.leave(conversation_id);
+    session.note_state().await?;
     if session.note_typing(conversation_id, false) {
         shared
             .chat
@@ -174,7 +179,7 @@ async fn sync(
 }
 
 /// A fresh token for a live socket: of the same person, in the same role.
-fn authenticate(
+async fn authenticate(
     shared: &Shared,
     session: &Session,
     payload: &RawValue,
@@ -198,6 +203,7 @@ fn authenticate(
     {
         session.participant().close(CloseKind::Unauthorized);
     }
+    session.note_state().await?;
     Ok(TokenExpiry { expires_at })
 }
 

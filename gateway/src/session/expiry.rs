@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::participant::Participant;
 use super::reply::emit;
 use crate::chat::raw;
-use crate::hub::{Member, MemberKey};
+use crate::hub::MemberKey;
 use crate::realtime::CloseKind;
 
 /// How long before its token's end a socket is told, milliseconds.

@@ -4,10 +4,12 @@
 mod commands;
 mod expiry;
 mod participant;
+mod recovery;
 mod reply;
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use metrics::counter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -18,18 +20,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{AuthService, bearer};
+use crate::bus::Mark;
 use crate::chat::{Chat, raw};
+use crate::cluster::{ConnectionState, ConnectionStates};
 use crate::config::AppEnv;
 use crate::failure::{Failure, success};
 use crate::realtime::{
-    Accepted, Application, CloseKind, ConnectRequest, DisconnectReason, IncomingEvent, Refusal,
-    Socket, close_code,
+    Accepted, Application, CloseKind, ConnectRequest, DisconnectReason, IncomingEvent, Protocol,
+    Refusal, Socket, close_code,
 };
 use crate::relay::Relay;
 use crate::telemetry::metrics as names;
 use expiry::Expiry;
 pub use participant::Participant;
 use participant::Session;
+pub use recovery::Heartbeat;
+use recovery::{Recovered, Recovery, Shown};
 use reply::Reply;
 
 /// The chat's doors for sockets.
@@ -44,6 +50,7 @@ struct Shared {
     auth: Arc<AuthService>,
     relay: Arc<Relay<Participant>>,
     expiry: Arc<Expiry>,
+    recovery: Arc<Recovery>,
     settings: Settings,
 }
 
@@ -54,20 +61,47 @@ pub struct Settings {
     pub mode: AppEnv,
     /// Events a second a socket may send, in bursts of twice that; 0 for no limit.
     pub events_per_second: u32,
+    /// How clients are asked for a sign of life.
+    pub heartbeat: Heartbeat,
+    /// How many bytes may wait for one socket.
+    pub outbox_bytes: usize,
+}
+
+/// What sockets are served from.
+pub struct Foundations {
+    /// The chat.
+    pub chat: Arc<Chat>,
+    /// Who may come in.
+    pub auth: Arc<AuthService>,
+    /// Their rooms.
+    pub relay: Arc<Relay<Participant>>,
+    /// What their clients may pick up again.
+    pub states: Arc<dyn ConnectionStates>,
 }
 
 impl ChatSockets {
     /// Doors to a chat. Its tasks close sockets whose tokens end, until `stop`.
     pub fn start(
-        chat: Arc<Chat>,
-        auth: Arc<AuthService>,
-        relay: Arc<Relay<Participant>>,
+        on: Foundations,
         settings: Settings,
         stop: CancellationToken,
     ) -> (Self, Vec<JoinHandle<()>>) {
+        let Foundations {
+            chat,
+            auth,
+            relay,
+            states,
+        } = on;
         let expiry = Arc::new(Expiry::default());
+        let recovery = Arc::new(Recovery::new(
+            states,
+            relay.clone(),
+            settings.heartbeat,
+            settings.outbox_bytes,
+        ));
         let tasks = vec![
             tokio::spawn(expiry.clone().tend(stop.clone())),
+            tokio::spawn(recovery.clone().tend(stop.clone())),
             tokio::spawn(close_revoked(auth.clone(), relay.clone(), stop)),
         ];
         (
@@ -77,6 +111,7 @@ impl ChatSockets {
                     auth,
                     relay,
                     expiry,
+                    recovery,
                     settings,
                 }),
             },
@@ -157,6 +192,7 @@ impl Application for ChatSockets {
             seconds = session.age().as_secs(),
             "disconnected"
         );
+        session.leave_state(reason);
         session.end();
     }
 }
@@ -170,8 +206,15 @@ impl Shared {
         let identity = self.auth.authenticate(&token(socket, request)?)?;
         let viewer = identity.viewer();
         let expires_at = identity.expires_at;
+        let shown = shown(socket, request);
+        let state = self.recovery.find(&shown, &identity).await?;
         // Holds the rooms and the presence from here on, and lets go of them however this ends.
-        let session = Arc::new(Session::new(self.clone(), socket.clone(), identity));
+        let session = Arc::new(Session::new(
+            self.clone(),
+            socket.clone(),
+            identity,
+            state.is_some(),
+        ));
         let participant = session.participant();
         let (own, role) = tokio::join!(
             self.relay
@@ -187,6 +230,16 @@ impl Shared {
                 "the token was revoked",
             ));
         }
+        let recovered = match state {
+            Some(state) => self.recover(&session, &shown, state).await?,
+            None => None,
+        };
+        participant.settle(recovered.as_ref());
+        let is_recovered = recovered.is_some();
+        let recovery_id = match recovered {
+            Some(recovered) => self.resume(&session, shown, recovered).await?,
+            None => self.begin(&session).await,
+        };
         session.arrive().await;
         self.expiry.watch(participant);
         counter!(names::CONNECTS).increment(1);
@@ -195,12 +248,79 @@ impl Shared {
             user = viewer.user.get(),
             role = %viewer.role,
             transport = socket.transport().as_str(),
+            recovered = is_recovered,
             "connected"
         );
         Ok(Accepted {
             session,
             answer: Some(success(&TokenExpiry { expires_at })?),
+            recovery_id,
         })
+    }
+
+    /// Opens the conversations that a socket had open, and finds what its client missed. `None`: that can't be told, and
+    /// it has none of them open.
+    async fn recover(
+        &self,
+        session: &Session,
+        shown: &Shown,
+        state: ConnectionState,
+    ) -> Result<Option<Recovered>, Failure> {
+        let participant = session.participant();
+        let viewer = session.viewer();
+        let conversations = state.conversations.clone();
+        let joined = conversations.iter().map(|id| {
+            session.note_joined(*id);
+            self.relay
+                .join(Room::Conversation(*id), participant.key, participant)
+        });
+        for joined in join_all(joined).await {
+            joined?;
+        }
+        let mut rooms = vec![Room::User(viewer.user), Room::Role(viewer.role)];
+        rooms.extend(conversations.iter().copied().map(Room::Conversation));
+        let recovered = self.recovery.recover(shown, state, &rooms).await?;
+        // Its id is taken last, so that one that begins anew gets an id of its own.
+        let recovered =
+            recovered.filter(|recovered| participant.socket().resume(&recovered.state.socket));
+        if recovered.is_none() {
+            for conversation in conversations {
+                session.leave(conversation);
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// This connection holds the state from now on.
+    async fn resume(
+        &self,
+        session: &Session,
+        shown: Shown,
+        recovered: Recovered,
+    ) -> Result<Option<Box<str>>, Failure> {
+        let Some(pid) = shown.pid else {
+            return Ok(None);
+        };
+        let pid: Box<str> = pid.into();
+        session
+            .keep_state(pid.clone(), recovered.state.conversations, recovered.from)
+            .await?;
+        Ok(Some(pid))
+    }
+
+    /// Gives a socket's client a state of its own to pick up again. Where that can't be noted, it does without.
+    async fn begin(&self, session: &Session) -> Option<Box<str>> {
+        if session.participant().socket().protocol() == Protocol::Plain {
+            return None;
+        }
+        // Asked when its rooms are heard: whatever comes later it hears live.
+        let here = self.relay.here().await.ok()??;
+        let id: Box<str> = uuid::Uuid::new_v4().simple().to_string().into();
+        session
+            .keep_state(id.clone(), Vec::new(), Mark::after(here))
+            .await
+            .ok()?;
+        Some(id)
     }
 
     fn refusal(&self, failure: &Failure) -> Refusal {
@@ -216,8 +336,22 @@ impl Shared {
             } else {
                 close_code::LATER
             },
+            come_back: matches!(
+                failure.code,
+                ErrorCode::ServiceUnavailable | ErrorCode::InternalError
+            ),
         }
     }
+}
+
+/// What a Socket.IO client shows of a state that it had.
+fn shown(socket: &Socket, request: &ConnectRequest) -> Shown {
+    if socket.protocol() == Protocol::Plain {
+        return Shown::default();
+    }
+    let auth = request.auth.as_ref();
+    auth.and_then(|auth| serde_json::from_str(auth.get()).ok())
+        .unwrap_or_default()
 }
 
 /// The token a client shows: in its `auth` payload, else in its `Authorization` header.

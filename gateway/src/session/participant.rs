@@ -1,21 +1,24 @@
-//! One socket of one person: what the node keeps for it, and what it lets go of at its end.
+//! One socket of one person: what the node keeps for it, what reaches it, and what it lets go of at its end.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::gauge;
 use parking_lot::Mutex;
-use shared::{ConversationId, Room, UserId};
+use shared::{ConversationId, Room};
 
 use super::Shared;
+use super::recovery::{Recovered, Recovery};
 use crate::auth::Identity;
-use crate::hub::{Member, MemberKey};
-use crate::realtime::{CloseKind, Socket, Transport};
+use crate::bus::{BusError, Mark, Place};
+use crate::cluster::{ConnectionState, Holder};
+use crate::hub::{Member, MemberKey, Outgoing, Share, Source};
+use crate::realtime::{CloseKind, DisconnectReason, Socket, Transport};
 use crate::store::Viewer;
 use crate::telemetry::metrics as names;
 
@@ -35,7 +38,28 @@ pub struct Participant {
     identity: Mutex<Arc<Identity>>,
     /// Whether `tokenExpiring` was sent for that token.
     warned: AtomicBool,
+    /// Of one whose client came back to recover its state: what may reach it. Guarded so that what was missed comes before
+    /// what is new.
+    comeback: Option<Mutex<Comeback>>,
+    /// What its client may pick up again, and from where; not set where it may not.
+    state: OnceLock<(Holder, Mark)>,
+    /// Set where the client has heard something without a place that it could show when it comes back: it must begin anew then.
+    unplaced: AtomicBool,
+    recovery: Arc<Recovery>,
 }
+
+/// How far a recovery is.
+enum Comeback {
+    /// What comes meanwhile waits.
+    Waiting(Vec<Arc<Outgoing>>),
+    /// Everything up to a place is among what it was sent at a moment.
+    Recovered(Place, Instant),
+    /// It was none.
+    Fresh,
+}
+
+/// The most events that wait for a recovery: it takes some milliseconds, unless Redis is away.
+const MOST_WAITING: usize = 4_096;
 
 impl Participant {
     /// The token it lives by.
@@ -58,15 +82,103 @@ impl Participant {
     pub(super) fn close(&self, kind: CloseKind) {
         self.socket.close(kind);
     }
-}
 
-impl Member for Participant {
-    fn socket(&self) -> &Socket {
+    /// The socket.
+    pub(super) fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    fn user(&self) -> UserId {
-        self.viewer.user
+    /// Ends the wait of one that came back: it is sent what it missed, then what came meanwhile. `None`: it begins anew.
+    pub(super) fn settle(&self, recovered: Option<&Recovered>) {
+        let Some(comeback) = &self.comeback else {
+            return;
+        };
+        let mut comeback = comeback.lock();
+        let next = match recovered {
+            Some(recovered) => Comeback::Recovered(recovered.missed.reached, Instant::now()),
+            None => Comeback::Fresh,
+        };
+        let Comeback::Waiting(waiting) = std::mem::replace(&mut *comeback, next) else {
+            return;
+        };
+        for missed in recovered
+            .iter()
+            .flat_map(|recovered| &recovered.missed.events)
+        {
+            self.emit(missed);
+        }
+        for outgoing in waiting {
+            self.take(&outgoing, &comeback);
+        }
+    }
+
+    /// Takes an event, unless its client has it.
+    fn take(&self, outgoing: &Outgoing, comeback: &Comeback) -> Share {
+        let is_new = |place: Place| match comeback {
+            Comeback::Recovered(reached, _) => {
+                place.epoch != reached.epoch || place.offset > reached.offset
+            }
+            _ => true,
+        };
+        let came_back_after = |moment: Instant| match comeback {
+            Comeback::Recovered(_, when) => *when > moment,
+            _ => false,
+        };
+        match outgoing.source() {
+            Source::Passing => self.emit(outgoing),
+            Source::Order(mark) if is_new(mark.place) => self.emit(outgoing),
+            Source::Again(mark, told) if came_back_after(told) && is_new(mark.place) => {
+                self.emit(outgoing)
+            }
+            Source::Order(_) | Source::Again(..) => Share::Nothing,
+            Source::Log(began) => {
+                self.forget_state();
+                if came_back_after(began) {
+                    // Perhaps it heard this on another node. It finds out by `sync`, once it is back.
+                    self.socket.close(CloseKind::TooSlow);
+                    Share::Nothing
+                } else {
+                    self.emit(outgoing)
+                }
+            }
+        }
+    }
+
+    /// Its client must begin anew when it comes back.
+    fn forget_state(&self) {
+        if !self.unplaced.swap(true, Ordering::SeqCst)
+            && let Some((holder, _)) = self.state.get()
+        {
+            self.recovery.forget(holder.clone());
+        }
+    }
+
+    fn emit(&self, outgoing: &Outgoing) -> Share {
+        let share = outgoing.share_of(self.viewer.user, self.socket.id());
+        if let Some(event) = outgoing.event(share) {
+            self.socket.emit(event);
+        }
+        share
+    }
+}
+
+impl Member for Participant {
+    fn deliver(&self, outgoing: &Arc<Outgoing>) -> Share {
+        let Some(comeback) = &self.comeback else {
+            return self.take(outgoing, &Comeback::Fresh);
+        };
+        let mut comeback = comeback.lock();
+        match &mut *comeback {
+            Comeback::Waiting(waiting) if waiting.len() < MOST_WAITING => {
+                waiting.push(Arc::clone(outgoing));
+                Share::Common
+            }
+            Comeback::Waiting(_) => {
+                self.socket.close(CloseKind::TooSlow);
+                Share::Nothing
+            }
+            settled => self.take(outgoing, settled),
+        }
     }
 }
 
@@ -91,7 +203,13 @@ struct Part {
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, socket: Socket, identity: Identity) -> Self {
+    /// `comes_back`: what reaches it waits until `Participant::settle`.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        socket: Socket,
+        identity: Identity,
+        comes_back: bool,
+    ) -> Self {
         let viewer = identity.viewer();
         let limiter = NonZeroU32::new(shared.settings.events_per_second).map(|rate| {
             let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE));
@@ -103,6 +221,10 @@ impl Session {
             viewer,
             identity: Mutex::new(Arc::new(identity)),
             warned: AtomicBool::new(false),
+            comeback: comes_back.then(|| Mutex::new(Comeback::Waiting(Vec::new()))),
+            state: OnceLock::new(),
+            unplaced: AtomicBool::new(false),
+            recovery: shared.recovery.clone(),
         });
         Self {
             shared,
@@ -163,6 +285,62 @@ impl Session {
     pub(super) fn note_joined(&self, conversation: ConversationId) -> bool {
         let joined = &mut self.part.lock().joined;
         joined.contains(&conversation) || (joined.len() < MAX_JOINED && joined.insert(conversation))
+    }
+
+    /// Notes that its client may pick up a state again, having received everything up to a mark.
+    pub(super) async fn keep_state(
+        &self,
+        id: Box<str>,
+        conversations: Vec<ConversationId>,
+        from: Mark,
+    ) -> Result<(), BusError> {
+        let recovery = &self.shared.recovery;
+        let viewer = self.viewer();
+        let holder = recovery.holder(id);
+        let state = ConnectionState {
+            user: viewer.user,
+            role: viewer.role,
+            socket: self.participant.socket.id().clone(),
+            conversations,
+            from,
+        };
+        recovery
+            .open(&holder, &state, &self.participant.identity())
+            .await?;
+        // Set once: a socket is let in once.
+        let (holder, _) = self.participant.state.get_or_init(|| (holder, from));
+        if self.participant.unplaced.load(Ordering::SeqCst) {
+            recovery.forget(holder.clone());
+        }
+        Ok(())
+    }
+
+    /// Notes which conversations are open and how long the token lives now, for its client to pick up.
+    pub(super) async fn note_state(&self) -> Result<(), BusError> {
+        let Some((holder, _)) = self.participant.state.get() else {
+            return Ok(());
+        };
+        let conversations: Vec<_> = self.part.lock().joined.iter().copied().collect();
+        self.shared
+            .recovery
+            .update(holder, &conversations, &self.participant.identity())
+            .await
+    }
+
+    /// Its connection has ended: whether its client may come back for its state depends on why.
+    pub(super) fn leave_state(&self, reason: DisconnectReason) {
+        let Some((holder, from)) = self.participant.state.get() else {
+            return;
+        };
+        let left_for_good = matches!(
+            reason,
+            DisconnectReason::ClientDisconnect | DisconnectReason::Unauthorized
+        );
+        if left_for_good || self.participant.unplaced.load(Ordering::SeqCst) {
+            self.shared.recovery.forget(holder.clone());
+        } else {
+            self.shared.recovery.ended(holder.clone(), *from);
+        }
     }
 
     pub(super) fn has_joined(&self, conversation: ConversationId) -> bool {

@@ -95,6 +95,8 @@ metrics_table! {
         "Envelopes that this node's link to the bus missed, and that were handed on later.";
     BUS_GAPS = "chat_bus_gaps_total", Kind::Counter,
         "Gaps in what this node heard from the bus, by filled_by: history (of the bus) or database.";
+    RECOVERIES = "chat_recoveries_total", Kind::Counter,
+        "Socket.IO clients that came back to recover their state, by result: recovered, unknown (or away too long), gap (not known what came since), too_much.";
     SLOW_SOCKET_CLOSINGS = "chat_slow_socket_closings_total", Kind::Counter,
         "Sockets closed because too much waited for them.";
     VOLATILE_DROPPED = "chat_volatile_dropped_total", Kind::Counter,
@@ -119,6 +121,9 @@ pub fn announce() {
     }
     for filled_by in ["history", "database"] {
         counter!(BUS_GAPS, "filled_by" => filled_by).increment(0);
+    }
+    for result in ["recovered", "unknown", "gap", "too_much"] {
+        counter!(RECOVERIES, "result" => result).increment(0);
     }
     for transport in ["websocket", "polling", "plain"] {
         for role in [Role::User, Role::Admin] {

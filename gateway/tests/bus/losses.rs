@@ -38,6 +38,7 @@ pub(crate) async fn interruption(ear: &mut mpsc::Receiver<Incoming>) -> Vec<Inco
         loop {
             match ear.recv().await.expect("an open bus") {
                 Incoming::Interrupted { .. } => return before,
+                Incoming::Reached(_) => {}
                 other => before.push(other),
             }
         }
@@ -104,7 +105,7 @@ async fn a_redis_that_came_back_empty_needs_a_voucher() {
     );
     assert_eq!(outcome(&bus, of(5)).await, PublishOutcome::Published);
     for seq in [4, 5] {
-        let Incoming::Envelope(heard) = next(&mut ear).await else {
+        let Incoming::Envelope(heard, _) = next(&mut ear).await else {
             panic!("not an envelope");
         };
         assert_eq!(heard.position, Some(at(1, seq)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway::bus::redis::{RedisBus, RedisBusSettings, RedisSettings};
-use gateway::bus::{Bus, Incoming, PublishOutcome};
+use gateway::bus::{Bus, Incoming, Kept, Place, PublishOutcome};
 use proptest::prelude::*;
 use shared::Room;
 use shared::envelope::Position;
@@ -121,7 +121,7 @@ async fn what_was_published_while_links_were_killed_is_heard_once_and_in_order()
                 kills += redis.ask::<u32>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
             }
             news = next(&mut ear) => match news {
-                Incoming::Envelope(envelope) => heard.extend(envelope.position),
+                Incoming::Envelope(envelope, _) => heard.extend(envelope.position),
                 other => panic!("Redis had it all: {other:?}"),
             },
         }
@@ -138,7 +138,7 @@ async fn what_was_published_while_links_were_killed_is_heard_once_and_in_order()
         .expect("a bus that works");
     outcome(&listener, passing(&[user(4)])).await;
     loop {
-        let Incoming::Envelope(envelope) = next(&mut ear).await else {
+        let Incoming::Envelope(envelope, _) = next(&mut ear).await else {
             panic!("Redis had it all");
         };
         assert_eq!(envelope.position, None);
@@ -332,6 +332,11 @@ async fn a_replica_that_was_promoted_without_the_last_writes_is_a_gap() {
     bus.subscribe(&[user(1)]).await.expect("a bus that works");
     let of = |seq| envelope(Some(at(1, seq)), &[user(1)]);
     outcome(&bus, of(1)).await;
+    let here = bus
+        .here()
+        .await
+        .expect("a bus that works")
+        .expect("a place");
     before.ask::<u32>(&["WAIT", "1", "5000"]).await;
     // From here on the replica is on its own, and does not know the next ones.
     after.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
@@ -353,6 +358,19 @@ async fn a_replica_that_was_promoted_without_the_last_writes_is_a_gap() {
     address.lead_to(&after);
     address.mend();
     assert!(interruption(&mut ear).await.is_empty());
+    // No offset names two things: what was told of the old order leads nowhere.
+    assert!(kept(&bus, here).await.is_none());
+    let now = bus
+        .here()
+        .await
+        .expect("a bus that works")
+        .expect("a place");
+    assert_ne!(now.epoch, here.epoch);
+    assert!(kept(&bus, now).await.is_some());
+}
+
+async fn kept(bus: &RedisBus, after: Place) -> Option<Vec<Kept>> {
+    bus.kept_after(after, 10).await.expect("a bus that works")
 }
 
 /// Whether a Redis is a replica that has all of its master's data.

@@ -123,17 +123,17 @@ async fn the_client_says_goodbye() {
 #[tokio::test]
 async fn the_program_may_close_it() {
     let mut server = Server::start(settings()).await;
-    for kind in ["unauthorized", "expired"] {
+    for (kind, reason) in [
+        ("unauthorized", DisconnectReason::Unauthorized),
+        ("expired", DisconnectReason::Expired),
+    ] {
         let mut client = Client::plain(&server).await;
         client
             .send(&format!("{{\"event\":\"close\",\"data\":\"{kind}\"}}"))
             .await;
         assert_eq!(client.text().await, r#"{"event":"last","data":1}"#);
         assert_eq!(client.close_code().await, 4401, "{kind}");
-        assert_eq!(
-            server.disconnected().await.1,
-            DisconnectReason::Unauthorized
-        );
+        assert_eq!(server.disconnected().await.1, reason);
     }
 }
 

@@ -281,12 +281,14 @@ impl Application for Program {
                     http_status: 401,
                     body: json(r#"{"success":false}"#),
                     close_code: 4401,
+                    come_back: false,
                 });
             }
         }
         Ok(Accepted {
             session: Arc::new(()),
             answer: Some(json(r#"{"success":true}"#)),
+            recovery_id: None,
         })
     }
 

@@ -98,10 +98,10 @@ async fn all_that_follows_what_was_delivered_is_found_in_order(kind: Kind) {
             .collect::<Vec<_>>()
     );
     // What was delivered is where it goes on, however long ago the next ones were made.
-    assert!(delivered.admit(at_first(1)));
+    assert!(delivered.admit_from_log(at_first(1)));
     let news = found(&fixture, at(25), &delivered).await;
     assert_eq!(news, [2, 3, 4].map(at_first));
-    assert!(delivered.admit(at_first(4)));
+    assert!(delivered.admit_from_log(at_first(4)));
     assert_eq!(found(&fixture, at(25), &delivered).await, []);
     // A deletion leaves nothing but itself.
     fixture

@@ -129,10 +129,17 @@ pub fn decode(text: &str, max_attachments: usize) -> Result<Packet<'_>, PacketEr
 }
 
 /// Writes the answer to a CONNECT: the socket's id.
-pub fn write_connect(out: &mut String, namespace: &str, sid: &str) {
+///
+/// `pid` names the connection state that the client may recover: it shows it when it comes back, and takes the answer with
+/// the same one for a recovery (<https://socket.io/docs/v4/connection-state-recovery>).
+pub fn write_connect(out: &mut String, namespace: &str, sid: &str, pid: Option<&str>) {
     write_head(out, '0', namespace, None, 0);
     out.push_str("{\"sid\":");
     write_string(out, sid);
+    if let Some(pid) = pid {
+        out.push_str(",\"pid\":");
+        write_string(out, pid);
+    }
     out.push('}');
 }
 
@@ -171,10 +178,14 @@ pub fn write_event(
     write_head(out, kind, namespace, id, attachments);
     out.push('[');
     write_string(out, name);
-    let args = args.inner();
-    if !args.is_empty() {
+    let values = args.inner();
+    if !values.is_empty() {
         out.push(',');
-        out.push_str(args);
+        out.push_str(values);
+    }
+    if let Args::OneAt(_, offset) = args {
+        out.push(',');
+        write_string(out, offset);
     }
     out.push(']');
 }
@@ -193,6 +204,9 @@ pub fn write_ack(out: &mut String, namespace: &str, id: u64, args: Args<'_>, att
 pub enum Args<'a> {
     /// One value.
     One(&'a RawValue),
+    /// One value, and where it stands in the order of what the client may recover: a client that has a `pid` takes the last
+    /// argument of an event, where it is a string, for that.
+    OneAt(&'a RawValue, &'a str),
     /// The values of a JSON array; anything else counts as one value.
     All(&'a RawValue),
 }
@@ -201,7 +215,7 @@ impl<'a> Args<'a> {
     /// What stands between the brackets.
     fn inner(self) -> &'a str {
         match self {
-            Self::One(value) => value.get(),
+            Self::One(value) | Self::OneAt(value, _) => value.get(),
             Self::All(value) => value
                 .get()
                 .strip_prefix('[')
@@ -424,8 +438,12 @@ mod tests {
             out
         };
         assert_eq!(
-            written(&|out| write_connect(out, "/custom", "a\"b")),
+            written(&|out| write_connect(out, "/custom", "a\"b", None)),
             r#"0/custom,{"sid":"a\"b"}"#
+        );
+        assert_eq!(
+            written(&|out| write_connect(out, "/", "a", Some("b"))),
+            r#"0{"sid":"a","pid":"b"}"#
         );
         assert_eq!(
             written(&|out| write_connect_error(out, "/random", "Invalid namespace", None)),
@@ -444,6 +462,10 @@ mod tests {
         assert_eq!(
             written(&|out| write_event(out, "/x", Some(3), "e", Args::One(&args), 2)),
             r#"52-/x,3["e",[ 1,"2" ]]"#
+        );
+        assert_eq!(
+            written(&|out| write_event(out, "/", None, "e", Args::OneAt(&args, "o\"1"), 0)),
+            r#"2["e",[ 1,"2" ],"o\"1"]"#
         );
         assert_eq!(
             written(&|out| write_event(out, "/", None, "e", Args::All(&value("[ ]")), 0)),

@@ -2,6 +2,7 @@
 //! stands is `heads`' business.
 
 mod heads;
+mod history;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use shared::{ConversationId, Envelope, Room};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Bus, BusError, Incoming, Publication, PublishOutcome, metrics};
+use super::{Bus, BusError, Incoming, Kept, Place, Publication, PublishOutcome, metrics};
 use heads::{Heads, Turn};
+use history::History;
 
 /// How much a `LocalBus` holds, and how long it waits.
 #[derive(Debug, Clone)]
@@ -27,6 +29,11 @@ pub struct LocalBusSettings {
     pub heads: usize,
     /// How far ahead of its conversation's head an envelope may come and still be kept.
     pub window: i64,
+    /// How many envelopes are kept for sockets that come back, and about how many bytes of payload, whichever is reached
+    /// first.
+    pub history: usize,
+    /// See `history`.
+    pub history_bytes: usize,
     /// How long a publisher waits for a relay that does not keep up before the call fails.
     pub patience: Duration,
 }
@@ -37,6 +44,9 @@ impl Default for LocalBusSettings {
             queue: 8192,
             heads: 100_000,
             window: 256,
+            // A busy house's two minutes: see `RedisBusSettings::history`.
+            history: 60_000,
+            history_bytes: 64 * 1024 * 1024,
             patience: Duration::from_secs(2),
         }
     }
@@ -62,6 +72,7 @@ struct State {
     /// What this node wants to hear.
     rooms: HashSet<Room>,
     heads: Heads,
+    history: History,
 }
 
 /// Room in the relay's queue, for one.
@@ -85,6 +96,7 @@ impl LocalBus {
                 queue: Some(queue),
                 rooms: HashSet::new(),
                 heads: Heads::new(settings.heads, settings.window),
+                history: History::new(settings.history, settings.history_bytes),
             }),
             incoming: Mutex::new(Some(incoming)),
             patience: settings.patience,
@@ -123,7 +135,7 @@ impl LocalBus {
         }
         let Some(at) = envelope.position else {
             return Ok(state
-                .hand_on(envelope, permit)
+                .hand_on(envelope, None, permit)
                 .map(|()| PublishOutcome::Published));
         };
         Ok(match state.heads.turn(at) {
@@ -133,7 +145,7 @@ impl LocalBus {
                 state.heads.park(at, envelope);
                 Ok(PublishOutcome::Parked)
             }
-            Turn::Now => state.hand_on(envelope, permit).map(|()| {
+            Turn::Now => state.keep(envelope, permit).map(|()| {
                 state.heads.passed(at);
                 PublishOutcome::Published
             }),
@@ -165,7 +177,7 @@ impl LocalBus {
         let mut state = self.state.lock();
         let envelope = state.heads.waiting(conversation)?;
         let at = envelope.position?;
-        let handed_on = state.hand_on(&envelope, permit);
+        let handed_on = state.keep(&envelope, permit);
         if handed_on.is_ok() {
             state.heads.passed(at);
         }
@@ -187,17 +199,29 @@ impl LocalBus {
 }
 
 impl State {
+    /// Hands on an envelope with a position, and keeps it.
+    fn keep(&mut self, envelope: &Arc<Envelope>, permit: &mut Option<Permit>) -> Result<(), Full> {
+        self.hand_on(envelope, Some(self.history.next()), permit)?;
+        self.history.add(envelope);
+        Ok(())
+    }
+
     /// Hands an envelope on if it is for a room this node wants. Takes the permit only where it needs one.
     fn hand_on(
         &mut self,
         envelope: &Arc<Envelope>,
+        place: Option<Place>,
         permit: &mut Option<Permit>,
     ) -> Result<(), Full> {
         let rooms = envelope.deliveries.iter().flat_map(|to| &to.rooms);
         if !{ rooms }.any(|room| self.rooms.contains(room)) {
+            if let (Some(place), Some(queue)) = (place, &self.queue) {
+                // Where there is no room, a later one says as much.
+                let _ = queue.try_send(Incoming::Reached(place));
+            }
             return Ok(());
         }
-        let news = Incoming::Envelope(Arc::clone(envelope));
+        let news = Incoming::Envelope(Arc::clone(envelope), place);
         if let Some(permit) = permit.take() {
             permit.send(news);
             return Ok(());
@@ -248,6 +272,14 @@ impl Bus for LocalBus {
 
     fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
         self.incoming.lock().take()
+    }
+
+    async fn here(&self) -> Result<Option<Place>, BusError> {
+        Ok(Some(self.state.lock().history.here()))
+    }
+
+    async fn kept_after(&self, place: Place, limit: usize) -> Result<Option<Vec<Kept>>, BusError> {
+        Ok(self.state.lock().history.after(place, limit))
     }
 
     async fn check(&self) -> Result<(), BusError> {

@@ -148,6 +148,18 @@ impl Commands {
         .await
     }
 
+    /// Asks several things at once, on the line.
+    pub(crate) async fn query_all<T: FromRedisValue>(
+        &self,
+        pipeline: &redis::Pipeline,
+    ) -> Result<T, BusError> {
+        let answer = self.bounded(async {
+            let mut line = self.line().await?;
+            pipeline.query_async(&mut line).await.map_err(unavailable)
+        });
+        self.keep_line_if(answer.await)
+    }
+
     /// Runs a script.
     pub(crate) async fn invoke<T: FromRedisValue>(
         &self,

@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::echo::Echo;
-use super::frame::{Frame, Place};
+use super::frame::Frame;
+use crate::bus::Place;
 
 /// The channels that are no room's.
 #[derive(Debug, Clone)]

@@ -1,17 +1,8 @@
 //! What stands on a room's channel: a line that names the place, then the envelope. Written by `publish.lua`.
 
-use std::sync::Arc;
-
 use shared::Envelope;
 
-/// A place in the order of everything that is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Which order: the name dies with Redis' data.
-    pub(super) epoch: Arc<str>,
-    /// How many came so far.
-    pub(super) offset: u64,
-}
+use crate::bus::Place;
 
 /// A frame, taken apart but not parsed.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,10 +28,9 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Its epoch and offset; `None` for what is not kept.
-    pub(super) fn place(&self) -> Option<(&'a str, u64)> {
-        let (epoch, offset) = std::str::from_utf8(self.name).ok()?.rsplit_once(':')?;
-        Some((epoch, offset.parse().ok()?))
+    /// Its place; `None` for what is not kept.
+    pub(super) fn place(&self) -> Option<Place> {
+        std::str::from_utf8(self.name).ok()?.parse().ok()
     }
 
     pub(super) fn envelope(&self) -> Result<Envelope, serde_json::Error> {
@@ -56,7 +46,8 @@ mod tests {
     fn a_frame_is_a_line_and_a_payload() {
         let frame = Frame::split(b"9f3a:12:1700000000000\n{\"a\":\"\n\"}").expect("a frame");
         assert_eq!(frame.name, b"9f3a:12");
-        assert_eq!(frame.place(), Some(("9f3a", 12)));
+        let (epoch, offset) = (0x9f3a, 12);
+        assert_eq!(frame.place(), Some(Place { epoch, offset }));
         let passing = Frame::split(b"9f3a:~7:1700000000000\n{}").expect("a frame");
         assert_eq!((passing.name, passing.place()), (&b"9f3a:~7"[..], None));
         assert_eq!(frame.sent_at, 1_700_000_000_000);

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::ear::{Backlog, Heard};
-use super::frame::{Frame, Place};
+use super::frame::Frame;
 use super::history::{Entry, HeardRooms, History, Stand};
-use crate::bus::{Incoming, metrics};
+use crate::bus::{Incoming, Place, metrics};
 
 /// One connection, once all of its subscriptions were confirmed.
 pub(super) struct Stage {
@@ -39,7 +39,7 @@ struct Position {
     /// Where it is good.
     stand: Stand,
     /// The epoch it left last: what Redis said of that one may come late.
-    left: Option<Arc<str>>,
+    left: Option<u64>,
     /// When Redis was asked for such a place last: all that was published before that has been handed on.
     sound_until: Instant,
 }
@@ -86,12 +86,15 @@ impl HandOn {
         let mut replayed_to = None;
         let mut lost = false;
         match self.replay(&mut stage).await {
-            Replay::Whole => replayed_to = Some(stage.stand.place.clone()),
+            Replay::Whole => replayed_to = Some(stage.stand.place),
             Replay::Gap { since } => self.send(Incoming::Interrupted { since }).await,
             Replay::Lost => {
                 stage.broken.cancel();
                 lost = true;
             }
+        }
+        if !lost {
+            self.send(Incoming::Reached(stage.stand.place)).await;
         }
         let mut position = Position {
             stand: stage.stand,
@@ -107,7 +110,7 @@ impl HandOn {
                 Heard::Frame(_) | Heard::Sound(..) if lost => {}
                 Heard::Frame(bytes) => {
                     if let Some(frame) = Frame::split(&bytes)
-                        && !is_behind(&frame, replayed_to.as_ref())
+                        && !is_behind(&frame, replayed_to)
                     {
                         self.frame(&frame).await;
                         position.reached(&frame);
@@ -118,7 +121,10 @@ impl HandOn {
                         self.send(Incoming::Notice(notice)).await;
                     }
                 }
-                Heard::Sound(place, asked) => position.sound(place, asked),
+                Heard::Sound(place, asked) => {
+                    position.sound(place, asked);
+                    self.send(Incoming::Reached(position.stand.place)).await;
+                }
             }
             backlog.taken(size);
         }
@@ -129,7 +135,7 @@ impl HandOn {
 
     /// Hands on what was published since the position and until all rooms were subscribed to.
     async fn replay(&mut self, stage: &mut Stage) -> Replay {
-        let end = &stage.stand.place;
+        let end = stage.stand.place;
         let Some(position) = &mut self.position else {
             return Replay::Whole;
         };
@@ -164,10 +170,11 @@ impl HandOn {
                 {
                     replayed += 1;
                     metrics::replayed();
+                    let place = Place { offset, ..end };
                     // Without a relay nobody hears anything, and nothing waits for it.
                     let _ = self
                         .relay
-                        .send(Incoming::Envelope(Arc::new(envelope)))
+                        .send(Incoming::Envelope(Arc::new(envelope), Some(place)))
                         .await;
                 }
                 *reached = offset;
@@ -182,7 +189,8 @@ impl HandOn {
         let lag = Timestamp::now().unix_millis() - frame.sent_at;
         metrics::lagged(Duration::from_millis(u64::try_from(lag).unwrap_or(0)));
         if let Some(envelope) = readable(frame.envelope()) {
-            self.send(Incoming::Envelope(Arc::new(envelope))).await;
+            self.send(Incoming::Envelope(Arc::new(envelope), frame.place()))
+                .await;
         }
     }
 
@@ -194,14 +202,14 @@ impl HandOn {
 
 impl Position {
     fn reached(&mut self, frame: &Frame<'_>) {
-        let Some((epoch, offset)) = frame.place() else {
+        let Some(place) = frame.place() else {
             return;
         };
-        let place = &mut self.stand.place;
-        if *place.epoch != *epoch {
-            self.left = Some(std::mem::replace(&mut place.epoch, epoch.into()));
+        let known = &mut self.stand.place;
+        if known.epoch != place.epoch {
+            self.left = Some(known.epoch);
         }
-        place.offset = offset;
+        *known = place;
     }
 
     fn sound(&mut self, place: Place, asked: Instant) {
@@ -209,17 +217,17 @@ impl Position {
         let known = &mut self.stand.place;
         if known.epoch == place.epoch {
             known.offset = known.offset.max(place.offset);
-        } else if self.left.as_ref() != Some(&place.epoch) {
+        } else if self.left != Some(place.epoch) {
             self.left = Some(std::mem::replace(known, place).epoch);
         }
         self.sound_until = asked;
     }
 }
 
-fn is_behind(frame: &Frame<'_>, replayed_to: Option<&Place>) -> bool {
+fn is_behind(frame: &Frame<'_>, replayed_to: Option<Place>) -> bool {
     replayed_to
         .zip(frame.place())
-        .is_some_and(|(end, (epoch, offset))| *end.epoch == *epoch && offset <= end.offset)
+        .is_some_and(|(end, at)| end.epoch == at.epoch && at.offset <= end.offset)
 }
 
 fn is_for(envelope: &Envelope, rooms: &HeardRooms, offset: u64) -> bool {
@@ -230,7 +238,7 @@ fn is_for(envelope: &Envelope, rooms: &HeardRooms, offset: u64) -> bool {
         .any(|room| rooms.was_heard(*room, offset))
 }
 
-fn readable<T>(read: serde_json::Result<T>) -> Option<T> {
+pub(super) fn readable<T>(read: serde_json::Result<T>) -> Option<T> {
     read.inspect_err(|error| {
         // The text of the error could quote the payload.
         tracing::warn!(category = ?error.classify(), "something on the bus can't be read");

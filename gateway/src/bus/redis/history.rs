@@ -2,14 +2,13 @@
 //! connection: its answers then stand in one line with the frames heard there, and can't come from another Redis.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 use shared::Room;
 
 use super::commands::Commands;
-use super::frame::Place;
+use crate::bus::Place;
 
 /// How many envelopes one look takes: a page of the largest ones is a few megabytes, which Redis writes in milliseconds.
 const PAGE: usize = 128;
@@ -49,23 +48,22 @@ impl History {
         }
     }
 
-    /// Where a connection's Redis stands. Begins an epoch where there is none, so that there is a place to go on from.
+    /// Where a connection's Redis stands. Begins an epoch where there is none, so that there is a place to go on from, and
+    /// where the epoch was another Redis', so that no offset names two things.
     pub(super) async fn stand(
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<Option<Stand>> {
+        let info: String = redis::cmd("INFO").query_async(connection).await?;
+        let process = field(&info, "run_id").to_owned();
+        let home = format!("{process}/{}", field(&info, "master_replid"));
         let mut begin = self.script.key(&self.stream);
         begin.key(&self.history).arg(epoch_name());
         // Of no use without envelopes.
         for _ in 0..6 {
             begin.arg(1);
         }
-        let _: Vec<u8> = begin.invoke_async(connection).await?;
-        let info: String = redis::cmd("INFO")
-            .arg("server")
-            .query_async(connection)
-            .await?;
-        let process = field(&info, "run_id").to_owned();
+        let _: Vec<u8> = begin.arg(home).invoke_async(connection).await?;
         let (place, data) = self.place_and_data(connection).await?;
         Ok(place.map(|place| Stand {
             process,
@@ -118,25 +116,82 @@ impl History {
             .arg(format!("{up_to}-0"))
             .arg("COUNT")
             .arg(PAGE);
-        let page: Vec<(String, HashMap<String, Vec<u8>>)> = ask.query_async(connection).await?;
-        Ok(page
-            .into_iter()
-            .filter_map(|(id, mut fields)| {
-                Some(Entry {
-                    offset: id.split_once('-')?.0.parse().ok()?,
-                    payload: fields.remove("e")?,
-                })
-            })
-            .collect())
+        Ok(entries(ask.query_async(connection).await?))
+    }
+
+    /// The question `HereAnswer` answers.
+    pub(super) fn ask_here(&self) -> redis::Pipeline {
+        let mut ask = redis::pipe();
+        ask.cmd("HMGET")
+            .arg(&self.stream)
+            .arg("epoch")
+            .arg("offset");
+        ask
+    }
+
+    /// The question `KeptAnswer` answers: where the order stands, and what comes after a place. Asked at once, so that both
+    /// are of one Redis and one moment.
+    pub(super) fn ask_kept(&self, after: Place, limit: usize) -> redis::Pipeline {
+        let mut ask = self.ask_here();
+        ask.cmd("XRANGE")
+            .arg(&self.history)
+            .arg(format!("{}-0", after.offset + 1))
+            .arg("+")
+            .arg("COUNT")
+            .arg(limit.max(1));
+        ask.atomic();
+        ask
     }
 }
 
+/// What `ask_here` is answered with.
+pub(super) type HereAnswer = (Standing,);
+
+/// Where the order stands.
+pub(super) fn read_here(((epoch, offset),): HereAnswer) -> Option<Place> {
+    place(epoch, offset)
+}
+
+/// What `ask_kept` is answered with.
+pub(super) type KeptAnswer = (Standing, Page);
+
+/// What comes after a place; `None` where that can't be told any more.
+pub(super) fn read_kept(after: Place, ((epoch, offset), page): KeptAnswer) -> Option<Vec<Entry>> {
+    let end = place(epoch, offset)?;
+    if end.epoch != after.epoch || end.offset < after.offset {
+        return None;
+    }
+    let entries = entries(page);
+    let is_whole = match entries.first() {
+        Some(first) => first.offset == after.offset + 1,
+        None => end.offset == after.offset,
+    };
+    let has_holes = entries
+        .windows(2)
+        .any(|pair| pair[0].offset + 1 != pair[1].offset);
+    (is_whole && !has_holes).then_some(entries)
+}
+
+/// What `XRANGE` answers.
+type Page = Vec<(String, HashMap<String, Vec<u8>>)>;
+
+fn entries(page: Page) -> Vec<Entry> {
+    page.into_iter()
+        .filter_map(|(id, mut fields)| {
+            Some(Entry {
+                offset: id.split_once('-')?.0.parse().ok()?,
+                payload: fields.remove("e")?,
+            })
+        })
+        .collect()
+}
+
 /// What `HMGET` answers.
-type Standing = (Option<String>, Option<u64>);
+pub(super) type Standing = (Option<String>, Option<u64>);
 
 fn place(epoch: Option<String>, offset: Option<u64>) -> Option<Place> {
     Some(Place {
-        epoch: epoch?.into(),
+        epoch: u64::from_str_radix(&epoch?, 16).ok()?,
         offset: offset.unwrap_or(0),
     })
 }
@@ -168,17 +223,17 @@ fn field<'a>(info: &'a str, name: &str) -> &'a str {
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeardRooms {
     /// Whose offsets these are.
-    epoch: Option<Arc<str>>,
+    epoch: Option<u64>,
     since: HashMap<Room, u64>,
 }
 
 impl HeardRooms {
     /// Rooms are heard from a place on.
     pub(super) fn add(&mut self, rooms: &[Room], from: &Place) {
-        if self.epoch.as_ref() != Some(&from.epoch) {
+        if self.epoch != Some(from.epoch) {
             // All of the new epoch came after them.
             self.since.values_mut().for_each(|since| *since = 0);
-            self.epoch = Some(Arc::clone(&from.epoch));
+            self.epoch = Some(from.epoch);
         }
         for room in rooms {
             self.since.insert(*room, from.offset);
@@ -220,26 +275,23 @@ mod tests {
 
     use super::*;
 
-    fn place(epoch: &str, offset: u64) -> Place {
-        Place {
-            epoch: epoch.into(),
-            offset,
-        }
+    const fn place(epoch: u64, offset: u64) -> Place {
+        Place { epoch, offset }
     }
 
     #[test]
     fn a_room_is_heard_from_its_subscription_on() {
         let (early, late) = (Room::User(UserId::new(1)), Room::User(UserId::new(2)));
         let mut heard = HeardRooms::default();
-        heard.add(&[early], &place("a", 5));
-        heard.add_missing(&[early, late], &place("a", 9));
+        heard.add(&[early], &place(0xa, 5));
+        heard.add_missing(&[early, late], &place(0xa, 9));
         let at =
             |heard: &HeardRooms, offset| [early, late].map(|room| heard.was_heard(room, offset));
         assert_eq!(at(&heard, 5), [false, false]);
         assert_eq!(at(&heard, 9), [true, false]);
         assert_eq!(at(&heard, 10), [true, true]);
         // In an epoch that began later, all is after them.
-        heard.add(&[], &place("b", 3));
+        heard.add(&[], &place(0xb, 3));
         assert_eq!(at(&heard, 1), [true, true]);
         heard.remove(&[early]);
         assert_eq!(at(&heard, 100), [false, true]);

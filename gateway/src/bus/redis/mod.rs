@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bus, BusError, Incoming, Publication, PublishOutcome, metrics};
+use super::{Bus, BusError, Incoming, Kept, Place, Publication, PublishOutcome, metrics};
 pub(crate) use commands::unavailable;
 pub use commands::{Commands, RedisSettings};
 use ear::{Bounds, Channels};
@@ -101,6 +101,7 @@ pub struct RedisBus {
     commands: Commands,
     channels: Channels,
     script: Script,
+    history: History,
     settings: RedisBusSettings,
     wishes: Arc<Wishes>,
     /// From the link: the version of the wishes that it fulfilled.
@@ -169,12 +170,13 @@ impl RedisBus {
         };
         let tasks = vec![
             tokio::spawn(link.keep()),
-            tokio::spawn(HandOn::new(relay, history, commands.timeout()).run(staged)),
+            tokio::spawn(HandOn::new(relay, history.clone(), commands.timeout()).run(staged)),
         ];
         Self {
             commands,
             channels,
             script,
+            history,
             settings,
             wishes,
             fulfilled,
@@ -273,6 +275,22 @@ impl Bus for RedisBus {
 
     fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
         self.incoming.lock().take()
+    }
+
+    async fn here(&self) -> Result<Option<Place>, BusError> {
+        let answer = self.commands.query_all(&self.history.ask_here()).await?;
+        Ok(history::read_here(answer))
+    }
+
+    async fn kept_after(&self, place: Place, limit: usize) -> Result<Option<Vec<Kept>>, BusError> {
+        let ask = self.history.ask_kept(place, limit);
+        let answer = self.commands.query_all(&ask).await?;
+        let kept = |entry: history::Entry| Kept {
+            offset: entry.offset,
+            envelope: hand_on::readable(serde_json::from_slice(&entry.payload)).map(Arc::new),
+        };
+        let entries = history::read_kept(place, answer);
+        Ok(entries.map(|entries| entries.into_iter().map(kept).collect()))
     }
 
     async fn check(&self) -> Result<(), BusError> {

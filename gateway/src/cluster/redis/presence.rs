@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use redis::Script;
 use shared::{Role, UserId};
 
+use super::{millis, role};
 use crate::bus::BusError;
 use crate::bus::redis::Commands;
 use crate::cluster::{Presence, PresenceSettings};
@@ -231,16 +232,6 @@ impl Presence for RedisPresence {
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn person(id: &str, name: &str) -> Option<(UserId, Role)> {
     Some((id.parse().ok()?, role(name)?))
-}
-
-fn role(name: &str) -> Option<Role> {
-    [Role::User, Role::Admin]
-        .into_iter()
-        .find(|role| role.as_str() == name)
 }

@@ -315,6 +315,8 @@ impl Polling {
             DisconnectReason::ClientDisconnect => CROSSING_POLL,
             DisconnectReason::Draining
             | DisconnectReason::Unauthorized
+            | DisconnectReason::Expired
+            | DisconnectReason::Busy
             | DisconnectReason::TooSlow => LAST_POLL,
             _ => Duration::ZERO,
         };

@@ -1,5 +1,7 @@
-//! What is counted within one process: presence of a node that is alone, and a node's own allowances, which also stand in
+//! What is known within one process: presence of a node that is alone, and a node's own allowances, which also stand in
 //! for the shared ones.
+
+mod states;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
@@ -16,6 +18,7 @@ use tokio::time::Instant;
 
 use super::{Presence, PresenceSettings, RateLimiter, RetryAfter};
 use crate::bus::BusError;
+pub use states::LocalConnectionStates;
 
 /// Presence in memory. The node's lease is its process.
 #[derive(Debug)]
