@@ -121,15 +121,6 @@ impl Node {
         let (relay, mut tasks) =
             Relay::start(Arc::new(Hub::new()), &shared.bus, hooks, stop.clone())
                 .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
-        let session_settings = session::Settings {
-            mode: config.env,
-            events_per_second: config.limits.events_per_second,
-            heartbeat: session::Heartbeat {
-                interval: config.ping_interval,
-                timeout: config.ping_timeout,
-            },
-            outbox_bytes: config.outbox_bytes,
-        };
         let (sockets, minding) = ChatSockets::start(
             session::Foundations {
                 chat: chat.clone(),
@@ -137,7 +128,7 @@ impl Node {
                 relay,
                 states: shared.states,
             },
-            session_settings,
+            session_settings(config),
             stop.clone(),
         );
         tasks.extend(minding);
@@ -157,14 +148,6 @@ impl Node {
         )));
 
         let connections = Connections::new(config.limits.connects_per_second);
-        let realtime_settings = realtime::Settings {
-            ping_interval: config.ping_interval,
-            ping_timeout: config.ping_timeout,
-            outbox_bytes: config.outbox_bytes,
-            origins: config.origins.clone(),
-            trusted_proxies: config.trusted_proxies.clone(),
-            ..realtime::Settings::default()
-        };
         let router = api::router(
             api::State {
                 chat,
@@ -175,7 +158,7 @@ impl Node {
         )
         .merge(realtime::router(
             Arc::new(sockets),
-            realtime_settings,
+            realtime_settings(config),
             connections.clone(),
         ));
         Ok(Self {
@@ -219,6 +202,29 @@ impl Node {
         }
         self.bus.close().await;
         self.store.close().await;
+    }
+}
+
+fn session_settings(config: &Config) -> session::Settings {
+    session::Settings {
+        mode: config.env,
+        events_per_second: config.limits.events_per_second,
+        heartbeat: session::Heartbeat {
+            interval: config.ping_interval,
+            timeout: config.ping_timeout,
+        },
+        outbox_bytes: config.outbox_bytes,
+    }
+}
+
+fn realtime_settings(config: &Config) -> realtime::Settings {
+    realtime::Settings {
+        ping_interval: config.ping_interval,
+        ping_timeout: config.ping_timeout,
+        outbox_bytes: config.outbox_bytes,
+        origins: config.origins.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        ..realtime::Settings::default()
     }
 }
 

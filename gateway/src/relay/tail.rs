@@ -145,7 +145,7 @@ impl State {
             if page.is_empty() {
                 return Ok(false);
             }
-            for kept in page {
+            for kept in &page {
                 if kept.offset <= self.before {
                     earlier.push(kept);
                 }
@@ -170,7 +170,7 @@ impl State {
                 return Ok(false);
             };
             let is_last = page.len() < PAGE;
-            for kept in page {
+            for kept in &page {
                 self.push(kept);
             }
             while self.bytes > MOST_BYTES {
@@ -183,12 +183,12 @@ impl State {
         }
     }
 
-    fn push(&mut self, kept: Kept) {
+    fn push(&mut self, kept: &Kept) {
         let place = Place {
             epoch: self.epoch,
             offset: kept.offset,
         };
-        self.push_entry(Entry::new(place, kept.envelope));
+        self.push_entry(Entry::new(place, kept.envelope.as_deref()));
     }
 
     fn push_entry(&mut self, entry: Entry) {
@@ -253,12 +253,12 @@ impl State {
 }
 
 impl Entry {
-    fn new(place: Place, envelope: Option<Arc<Envelope>>) -> Self {
+    fn new(place: Place, envelope: Option<&Envelope>) -> Self {
         let mut entry = Self {
             deliveries: Vec::new(),
             bytes: 0,
         };
-        let deliveries = envelope.iter().flat_map(|envelope| &envelope.deliveries);
+        let deliveries = envelope.into_iter().flat_map(|one| &one.deliveries);
         for (delivery, number) in deliveries.zip(0..) {
             let mark = Mark {
                 place,
