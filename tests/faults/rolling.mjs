@@ -21,6 +21,9 @@ const ACK_MS = 5000;
 /** How often messages are handed out. */
 const TICK_MS = 20;
 
+/** How long what was said last may take to be acknowledged. */
+const LAST_ACKS_MS = 20_000;
+
 /** No message takes longer to anybody than one reconnect of its sender and one of its reader. */
 const MAX_DELAY_MS = 15_000;
 
@@ -31,7 +34,7 @@ const MAX_DELAY_MS = 15_000;
 export async function rolling({ nodes, clients, agents, rate, drainSeconds, strict = STRICT, say = () => {} }) {
   const fleet = await Fleet.start({ nodes, balancers: 1, env: { DRAIN_SECONDS: String(drainSeconds) } });
   const ledger = new Ledger();
-  const tally = { reconnects: 0, recovered: 0, unrecovered: 0, syncs: 0, again: 0, refused: 0 };
+  const tally = { reconnects: 0, recovered: 0, unrecovered: 0, syncs: 0, again: 0, refused: 0, turnedAway: [] };
   const everybody = [];
   const logs = [];
   try {
@@ -61,11 +64,14 @@ export async function rolling({ nodes, clients, agents, rate, drainSeconds, stri
     }
     // Whoever was sent away last comes back.
     await pause(2000);
-    const { sent, seconds } = await flow.stop();
+    const { sent, seconds, unanswered } = await flow.stop();
     const verdict = await ledger.judge(fleet.database);
 
     const faults = faultsOf(verdict);
     const worst = quantile(verdict.delays, 1);
+    // After such an answer a stock client does not come back by itself.
+    if (tally.turnedAway.length) faults.push(`${tally.turnedAway.length} were turned away for good: ${tally.turnedAway[0]}`);
+    if (unanswered) faults.push(`${unanswered} messages were not acknowledged`);
     if (verdict.stored !== sent) faults.push(`${sent} messages were sent, ${verdict.stored} are stored`);
     if (exits.some((code) => code !== 0)) faults.push('a node did not end with 0');
     if (tally.reconnects < clients) faults.push('hardly anybody was sent away');
@@ -103,6 +109,7 @@ export async function rolling({ nodes, clients, agents, rate, drainSeconds, stri
 class Participant {
   /** Whether there were connections before. */
   #known = false;
+  #closed = false;
   /** What came while a `sync` was under way; undefined where none is. */
   #waiting;
   #lastEventSeq = new Map();
@@ -121,6 +128,7 @@ class Participant {
       agent: agentFrom(`127.1.${number >> 8}.${(number & 0xff) || 255}`),
     });
     this.socket.on('connect', () => this.#connect());
+    this.socket.on('connect_error', (error) => this.socket.active || this.tally.turnedAway.push(error.message));
     this.socket.on('chatMessage', (message) => this.#hear(message));
     this.socket.on('messageReceived', (message) => this.#hear(message));
   }
@@ -136,7 +144,7 @@ class Participant {
     const name = `${this.number}-${++this.#count}`;
     const body = { conversationId, message: words(name), clientMessageId: name };
     this.ledger.sent(name);
-    for (;;) {
+    while (!this.#closed) {
       const answer = await this.socket.timeout(ACK_MS).emitWithAck('chatMessage', body).catch(() => undefined);
       if (answer?.success) return;
       if (answer) {
@@ -200,11 +208,15 @@ class Participant {
   }
 
   close() {
+    this.#closed = true;
     this.socket.disconnect();
   }
 }
 
-/** A steady flow from everybody in turn; `stop` ends it and waits until all was acknowledged: `{sent, seconds}`. */
+/**
+ * A steady flow from everybody in turn; `stop` ends it and waits, in bounded time, until all was acknowledged:
+ * `{sent, seconds, unanswered}`.
+ */
 function startFlow(everybody, rate) {
   const begun = Date.now();
   const sending = new Set();
@@ -220,8 +232,8 @@ function startFlow(everybody, rate) {
   const stop = async () => {
     clearInterval(timer);
     const seconds = (Date.now() - begun) / 1000;
-    await within(60_000, Promise.all(sending), () => 'everything is acknowledged');
-    return { sent, seconds };
+    await within(LAST_ACKS_MS, Promise.all(sending), () => 'everything is acknowledged').catch(() => {});
+    return { sent, seconds, unanswered: sending.size };
   };
   return { stop };
 }
