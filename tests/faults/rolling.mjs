@@ -34,7 +34,7 @@ const MAX_DELAY_MS = 15_000;
 export async function rolling({ nodes, clients, agents, rate, drainSeconds, strict = STRICT, say = () => {} }) {
   const fleet = await Fleet.start({ nodes, balancers: 1, env: { DRAIN_SECONDS: String(drainSeconds) } });
   const ledger = new Ledger();
-  const tally = { reconnects: 0, recovered: 0, unrecovered: 0, syncs: 0, again: 0, refused: 0, turnedAway: [] };
+  const tally = { reconnects: 0, recovered: 0, unrecovered: 0, syncs: 0, again: 0, refused: 0, failedTries: 0, turnedAway: [] };
   const everybody = [];
   const logs = [];
   try {
@@ -92,6 +92,7 @@ export async function rolling({ nodes, clients, agents, rate, drainSeconds, stri
       'sent to heard, worst': `${worst} ms`,
       'longest silence of an agent': `${silence} ms`,
       'reconnects': tally.reconnects,
+      'tries to connect that failed': tally.failedTries,
       'recovered': tally.recovered,
       'not recovered': tally.unrecovered,
       'calls of sync': strict ? 'none: strict' : tally.syncs,
@@ -128,7 +129,10 @@ class Participant {
       agent: agentFrom(`127.1.${number >> 8}.${(number & 0xff) || 255}`),
     });
     this.socket.on('connect', () => this.#connect());
-    this.socket.on('connect_error', (error) => this.socket.active || this.tally.turnedAway.push(error.message));
+    this.socket.on('connect_error', (error) => {
+      this.tally.failedTries++;
+      if (!this.socket.active) this.tally.turnedAway.push(error.message);
+    });
     this.socket.on('chatMessage', (message) => this.#hear(message));
     this.socket.on('messageReceived', (message) => this.#hear(message));
   }
