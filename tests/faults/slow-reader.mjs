@@ -52,7 +52,8 @@ export async function slowReader({ readers, slow, rate, bytes, rounds, seconds, 
       if (!answer.success) throw new Error(`not joined: ${JSON.stringify(answer)}`);
       socket.on('chatMessage', ({ content }) => latencies.current.push(performance.now() - Number(content.slice(0, content.indexOf(' ')))));
     }
-    const writer = await Client.connect(node.url, { auth: { token: mintToken(clients[0], 7200) }, transports: ['websocket'] });
+    // Staff: what a client writes, all staff would hear a second time as a notification.
+    const writer = await Client.connect(node.url, { auth: { token: mintToken(agents[0], 7200) }, transports: ['websocket'] });
     sockets.push(writer.socket);
     // The node is warmed up before anything is compared.
     flow = startFlow(writer.socket, room, rate, bytes);
