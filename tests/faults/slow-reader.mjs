@@ -81,7 +81,7 @@ export async function slowReader({ readers, slow, rate, bytes, rounds, seconds, 
       opened += (await slowOnes?.stop()) ?? 0;
       say(`${kind}: p99 ${quantile(heard, 0.99).toFixed(1)} ms of ${heard.length} samples, ${Math.round(memory[kind] / 1024)} MB at the most`);
     }
-    const { sent, failed } = await flow.stop();
+    const { sent, refusals } = await flow.stop();
     flow = undefined;
     const closings = await eventually('closings are counted', () => node.metric('chat_slow_socket_closings_total'), 2000).catch(() => 0);
 
@@ -93,7 +93,7 @@ export async function slowReader({ readers, slow, rate, bytes, rounds, seconds, 
     const faults = [];
     const expected = (kind) => 0.5 * readers * rate * seconds * rounds <= samples[kind].length;
     if (!expected('with') || !expected('without')) faults.push('the readers did not hear what was sent: the machine is too slow for the rate');
-    if (failed) faults.push(`${failed} messages were not taken`);
+    for (const [why, count] of refusals) faults.push(`${count} messages were not taken: ${why}`);
     if (closings < slow) faults.push(`only ${closings} slow sockets were sent away: the bound was not reached`);
     if (grown > bound) faults.push(`the node grew by ${grown.toFixed(1)} MB`);
     // Some milliseconds are nothing that anybody notices, whatever they are in proportion.
@@ -122,10 +122,12 @@ export async function slowReader({ readers, slow, rate, bytes, rounds, seconds, 
   }
 }
 
-/** A steady flow of messages that say when they were sent; `stop` ends it: `{sent, failed}`. */
+/** A steady flow of messages that say when they were sent; `stop` ends it: `{sent, refusals}`, the latter by reason. */
 function startFlow(socket, room, rate, bytes) {
   const begun = performance.now();
-  let [sent, failed, pending] = [0, 0, 0];
+  let [sent, pending] = [0, 0];
+  const refusals = new Map();
+  const refused = (why, count = 1) => refusals.set(why, (refusals.get(why) ?? 0) + count);
   const timer = setInterval(() => {
     const now = performance.now();
     for (const due = ((now - begun) * rate) / 1000; sent < due; sent++) {
@@ -133,14 +135,14 @@ function startFlow(socket, room, rate, bytes) {
       pending++;
       socket.timeout(10_000).emit('chatMessage', { ...room, message }, (error, answer) => {
         pending--;
-        if (error || !answer.success) failed++;
+        if (error || !answer.success) refused(error?.message ?? answer.error.code);
       });
     }
   }, TICK_MS);
   const stop = async () => {
     clearInterval(timer);
-    await eventually('all messages are answered', () => pending === 0, 12_000).catch(() => (failed += pending));
-    return { sent, failed };
+    await eventually('all messages are answered', () => pending === 0, 12_000).catch(() => refused('no answer', pending));
+    return { sent, refusals };
   };
   return { stop };
 }
