@@ -20,6 +20,14 @@ use crate::telemetry::metrics as names;
 /// How often a batch of connections is closed while draining: often enough that batches stay small.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
 
+/// How long a draining node keeps everybody, so that the balancer can see that it is not ready any more: a client that is
+/// sent away before is led back here, refused, and waits twice as long before its next try. The shipped balancer asks every
+/// second and believes the third answer.
+const NOTICE: Duration = Duration::from_secs(4);
+
+/// At most this part of the whole time is spent on that: a short drain has its batches, too.
+const NOTICE_PART: u32 = 3;
+
 /// How long a client that is turned away while draining should wait: another node takes it at once.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
@@ -62,8 +70,8 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Refuses new connections from now on and closes the open ones (`Draining`) in small even batches `over` a time, each
-    /// once its client has the answers it waits for.
+    /// Refuses new connections from now on. A moment later, when balancers have noticed, closes the open ones (`Draining`)
+    /// in small even batches, each once its client has the answers it waits for; all that takes `over`.
     /// Returns when the last is gone, which may be a few seconds after it.
     pub async fn drain(&self, over: Duration) {
         // Whoever was admitted before this and registers after it is closed at once, by `register`.
@@ -71,12 +79,13 @@ impl Connections {
         let mut links: Vec<_> = self.open.lock().values().cloned().collect();
         let total = links.len() as u128;
         let end = Instant::now() + over;
+        let spread = over - NOTICE.min(over / NOTICE_PART);
         let mut tick = tokio::time::interval(DRAIN_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.is_empty() {
             tick.tick().await;
-            let left = end.saturating_duration_since(Instant::now());
-            let keep = total * left.as_millis() / over.as_millis().max(1);
+            let left = end.saturating_duration_since(Instant::now()).min(spread);
+            let keep = total * left.as_millis() / spread.as_millis().max(1);
             let keep = usize::try_from(keep).unwrap_or(usize::MAX);
             for link in links.drain(keep.min(links.len())..) {
                 link.outbox.leave();
@@ -161,8 +170,15 @@ mod tests {
         signals.leaving
     }
 
+    /// How many are told to leave by then.
+    async fn leaving_after(at: Duration, since: Instant, links: &[Arc<Link>]) -> usize {
+        tokio::time::sleep_until(since + at).await;
+        links.iter().filter(|link| is_leaving(link)).count()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn draining_takes_its_time_and_lets_nobody_in() {
+        let begun = Instant::now();
         let connections = Connections::new(0);
         let links: Vec<_> = (0..10).map(|_| link()).collect();
         let mut open: Vec<_> = links
@@ -171,17 +187,38 @@ mod tests {
             .collect();
         let drain = tokio::spawn({
             let connections = Arc::clone(&connections);
-            async move { connections.drain(Duration::from_secs(10)).await }
+            async move { connections.drain(Duration::from_secs(30)).await }
         });
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let leaving = links.iter().filter(|link| is_leaving(link)).count();
-        assert!((4..=6).contains(&leaving), "{leaving} after half the time");
+        // As long as a balancer may still lead them back here, nobody leaves.
+        let early = leaving_after(Duration::from_millis(3_900), begun, &links).await;
+        assert_eq!(early, 0);
         assert!(connections.admit().is_err());
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        assert!(links.iter().all(is_leaving));
+        let half = leaving_after(Duration::from_secs(17), begun, &links).await;
+        assert!((4..=6).contains(&half), "{half} after half the time");
+        let all = leaving_after(Duration::from_secs(31), begun, &links).await;
+        assert_eq!(all, 10);
         assert!(!drain.is_finished());
         open.clear();
         drain.await.unwrap();
         assert!(connections.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_drain_has_its_batches_too() {
+        let begun = Instant::now();
+        let connections = Connections::new(0);
+        let links: Vec<_> = (0..10).map(|_| link()).collect();
+        let open: Vec<_> = links
+            .iter()
+            .map(|link| connections.register(link))
+            .collect();
+        let drain = tokio::spawn({
+            let connections = Arc::clone(&connections);
+            async move { connections.drain(Duration::from_secs(3)).await }
+        });
+        let half = leaving_after(Duration::from_secs(2), begun, &links).await;
+        assert!((4..=6).contains(&half), "{half} half way through");
+        drop(open);
+        drain.await.unwrap();
     }
 }

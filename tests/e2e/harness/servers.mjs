@@ -1,8 +1,10 @@
 // The servers beside the gateway: a MariaDB database of one's own, a Redis, HAProxy, and a cable that can be cut.
 
 import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import axios from 'axios';
 import mysql from 'mysql2/promise';
@@ -64,15 +66,26 @@ export async function startRedis(port) {
   return redis;
 }
 
-/** Debian's HAProxy with the project's configuration in front of two nodes. */
-export async function startHaproxy(portA, portB) {
+/** Debian's HAProxy with the project's configuration in front of two nodes, or of more: they are `c`, `d` and so on. */
+export async function startHaproxy(portA, portB, ...more) {
   const port = await freePort();
   const env = { BIND: `127.0.0.1:${port}`, NODE_A: `127.0.0.1:${portA}`, NODE_B: `127.0.0.1:${portB}` };
-  const haproxy = new Program('haproxy', ['-db', '-f', HAPROXY_CONFIG], { env });
+  const haproxy = new Program('haproxy', ['-db', '-f', more.length ? configWith(more) : HAPROXY_CONFIG], { env });
   await whenListening(haproxy, port);
   haproxy.port = port;
   haproxy.url = `http://127.0.0.1:${port}`;
   return haproxy;
+}
+
+/** The project's configuration with more nodes in each backend. */
+function configWith(ports) {
+  const added = ports.map((port, i) => {
+    const name = String.fromCharCode('c'.charCodeAt(0) + i);
+    return `    server ${name} 127.0.0.1:${port} cookie ${name}\n`;
+  });
+  const file = path.join(temporaryFolder(), 'haproxy.cfg');
+  writeFileSync(file, readFileSync(HAPROXY_CONFIG, 'utf8').replace(/^ +server b .*\n/gm, (line) => line + added.join('')));
+  return file;
 }
 
 /**

@@ -7,6 +7,9 @@ import { io } from 'socket.io-client';
 import WebSocket from 'ws';
 import { within } from './processes.mjs';
 
+/** For programs that keep thousands of sockets, and what they hear of them, in a way of their own. */
+export { io, WebSocket };
+
 const PATIENCE_MS = 10_000;
 
 /** What a connection has heard, in order. Shared by both kinds of client. */
