@@ -121,6 +121,7 @@ impl Node {
         let session_settings = session::Settings {
             mode: config.env,
             events_per_second: config.limits.events_per_second,
+            commands_in_flight: config.requests_in_flight,
         };
         let (sockets, minding) = ChatSockets::start(
             chat.clone(),
@@ -248,7 +249,7 @@ async fn migrate(store: &SharedStore) {
                 );
                 return;
             }
-            Err(StoreError::Unavailable(error)) => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Full(_))) => {
                 if !told {
                     tracing::warn!(%error, "the database is not there yet: waiting for it");
                     told = true;

@@ -21,6 +21,7 @@ use crate::auth::{AuthService, bearer};
 use crate::chat::{Chat, raw};
 use crate::config::AppEnv;
 use crate::failure::{Failure, success};
+use crate::gate::Gate;
 use crate::realtime::{
     Accepted, Application, CloseKind, ConnectRequest, DisconnectReason, IncomingEvent, Refusal,
     Socket, close_code,
@@ -44,6 +45,8 @@ struct Shared {
     auth: Arc<AuthService>,
     relay: Arc<Relay<Participant>>,
     expiry: Arc<Expiry>,
+    /// The commands under way that wait for the database or Redis. A socket has one at a time.
+    commands: Gate,
     settings: Settings,
 }
 
@@ -54,6 +57,9 @@ pub struct Settings {
     pub mode: AppEnv,
     /// Events a second a socket may send, in bursts of twice that; 0 for no limit.
     pub events_per_second: u32,
+    /// How many commands of sockets may be under way at once, over all sockets of this node. Messages are not among them:
+    /// they wait where they are stored.
+    pub commands_in_flight: usize,
 }
 
 impl ChatSockets {
@@ -77,6 +83,7 @@ impl ChatSockets {
                     auth,
                     relay,
                     expiry,
+                    commands: Gate::new("commands", settings.commands_in_flight),
                     settings,
                 }),
             },

@@ -71,6 +71,10 @@ metrics_table! {
         "Sign-ins and tokens refused, by reason.";
     RATE_LIMITED = "chat_rate_limited_total", Kind::Counter,
         "Attempts over a limit, by limit.";
+    SHED = "chat_shed_total", Kind::Counter,
+        "What was turned away at once because too much was under way, by what.";
+    IN_FLIGHT = "chat_in_flight", Kind::Gauge,
+        "What is under way, waiting included, of that which is bounded, by what.";
     HTTP_REQUESTS = "chat_http_requests_total", Kind::Counter,
         "REST requests answered, by method, route (its pattern, unmatched for none) and status.";
     HTTP_DURATION = "chat_http_request_seconds", Kind::Histogram(LATENCY),

@@ -15,7 +15,7 @@ use super::accounts::link_query;
 use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::log::insert_outbox;
+use super::log::{insert_outbox, is_logged};
 use super::query::Query;
 use super::rows::{self, CLIENT_USER, MESSAGE, kind};
 use crate::store::{
@@ -23,9 +23,12 @@ use crate::store::{
     Rejection,
 };
 
-/// The most rows of one INSERT: 128 messages of the longest kind stay far below the 16 MiB of MariaDB's
-/// `max_allowed_packet`, and below SQLite's 32,766 values.
+/// The most rows of one INSERT: below SQLite's 32,766 values.
 const ROWS: usize = 128;
+
+/// The most bytes of text in one statement: half of the smallest `max_allowed_packet` that is still met with, 1 MiB. A server
+/// answers a longer one by hanging up.
+const TEXT: usize = 512 << 10;
 
 /// The most conversations of one UPDATE: each row walks the list of all, so longer lists would cost their square.
 const UPDATED: usize = 64;
@@ -51,7 +54,24 @@ impl SqlStore {
             times.push(self.keepable(message.at).await?);
         }
         let dialect = self.dialect();
-        transact!(self.db, |tx| append(tx, dialect, batch, &times, admit))
+        // Not in line with the others: there are as many of these at once as writers, with many callers' messages each.
+        transact!(
+            unqueued self.db,
+            |tx| append(tx, dialect, batch, &times, admit),
+            stands: |outcome| is_stored(tx, dialect, outcome)
+        )
+    }
+}
+
+/// Whether a batch is stored whose transaction is in doubt. One of its messages speaks for all.
+async fn is_stored(tx: &mut Tx, dialect: Dialect, outcome: &AppendOutcome) -> Result<bool, Fault> {
+    let new = outcome.results.iter().find_map(|result| match result {
+        Ok(Appended::New(logged)) => Some(logged),
+        _ => None,
+    });
+    match new {
+        Some(logged) => is_logged(tx, dialect, logged).await,
+        None => Ok(true),
     }
 }
 
@@ -334,7 +354,8 @@ async fn insert_messages(
 ) -> Result<(), Fault> {
     let mut rest = fresh;
     while !rest.is_empty() {
-        let (chunk, later) = rest.split_at_mut(chunk_len(rest.len()));
+        let len = chunk_len(rest, ROWS, |(message, _)| message.content.len());
+        let (chunk, later) = rest.split_at_mut(len);
         let mut query = Query::new(
             "INSERT INTO Messages (conversationId, senderId, receiverId, senderType, content, isRead, createdAt, \
              updatedAt, seq, eventSeq, clientMessageId) VALUES ",
@@ -364,7 +385,7 @@ async fn insert_messages(
 async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Fault> {
     let mut rest = fresh;
     while !rest.is_empty() {
-        let (chunk, later) = rest.split_at(chunk_len(rest.len()));
+        let (chunk, later) = rest.split_at(chunk_len(rest, ROWS, |_| 0));
         let mut query = Query::new(
             "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, messageId, unreadCount, \
              createdAt) VALUES ",
@@ -385,10 +406,10 @@ async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Faul
     Ok(())
 }
 
-/// The longest power of two that is left and allowed.
-fn chunk_len(left: usize) -> usize {
-    let mut len = ROWS;
-    while len > left {
+/// How many of `rest` one statement takes: the longest power of two that is left and allowed, in rows and in text.
+fn chunk_len<T>(rest: &[T], rows: usize, text: impl Fn(&T) -> usize) -> usize {
+    let mut len = rows;
+    while len > 1 && (len > rest.len() || rest[..len].iter().map(&text).sum::<usize>() > TEXT) {
         len /= 2;
     }
     len
@@ -406,11 +427,11 @@ async fn update_conversations(
         .values()
         .filter_map(|one| Some((one, &fresh[one.newest?].0)))
         .collect();
-    for chunk in changed.chunks(UPDATED) {
-        // The last one stands for itself again where the list is padded; the first match counts.
-        let padded: Vec<_> = (0..chunk.len().next_power_of_two())
-            .map(|index| chunk[index.min(chunk.len() - 1)])
-            .collect();
+    let mut rest = changed.as_slice();
+    while !rest.is_empty() {
+        let len = chunk_len(rest, UPDATED, |(_, message)| message.content.len());
+        let (chunk, later) = rest.split_at(len);
+        rest = later;
         let mut query = Query::new("UPDATE Conversations SET ");
         let columns: [(&str, NewValue); 7] = [
             ("lastMessage", |_, message| (&message.content).into()),
@@ -425,7 +446,7 @@ async fn update_conversations(
             query.push(if index == 0 { "" } else { ", " });
             query.push(column);
             query.push(" = CASE id");
-            for (one, message) in &padded {
+            for (one, message) in chunk {
                 query.push(" WHEN ? THEN ?");
                 query.push_value(message.conversation_id);
                 query.push_value(value(one, message));
@@ -433,7 +454,7 @@ async fn update_conversations(
             query.push(" END");
         }
         query.push(" WHERE id IN ");
-        let ids: Vec<ConversationId> = padded.iter().map(|(_, one)| one.conversation_id).collect();
+        let ids: Vec<ConversationId> = chunk.iter().map(|(_, one)| one.conversation_id).collect();
         query.push_list(&ids);
         tx.run(query).await?;
     }
@@ -459,7 +480,7 @@ async fn note(
         .collect();
     let mut rest = entries.as_mut_slice();
     while !rest.is_empty() {
-        let (chunk, later) = rest.split_at_mut(chunk_len(rest.len()));
+        let (chunk, later) = rest.split_at_mut(chunk_len(rest, ROWS, |_| 0));
         insert_outbox(tx, dialect, step, chunk).await?;
         rest = later;
     }

@@ -3,17 +3,19 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::pool::PoolOptions;
+use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Database, Executor as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Database, Executor as _, Pool};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::{MySqlConn, Query, Row, SqliteConn};
+use crate::gate::{Gate, Pass};
 use crate::store::{InvalidUrl, Settings};
 
 /// Prepared statements a connection keeps: all of this program's, each in its few lengths, fit.
@@ -23,11 +25,30 @@ const STATEMENT_CACHE: usize = 256;
 /// order; three in a row mean trouble the caller should hear of.
 pub(super) const ATTEMPTS: u32 = 4;
 
+/// How many calls may wait for each connection. Where one is held for 5 ms, as usual, the last in line waits a sixth of a
+/// second; where it is held so long that the last would wait in vain, a longer line helps nobody.
+const WAITING: usize = 32;
+
+/// How long to wait before a server that lets nobody in is asked again; a connection of our own may be free before.
+const DOOR_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection may take to come back into its pool, where it is tried once more: on a link that died silently
+/// it never would, and its place in the pool would be lost with it.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// How long MySQL keeps a connection that nobody uses, seconds. It is what ends the transaction of a node that vanished
+/// without a word, and frees what that has locked. The pool lets go of idle connections before.
+const IDLE_SECONDS: u64 = 60;
+
 /// The pools of one database.
 pub(super) struct Db {
     pools: Pools,
     /// For one statement, on this side; the server is told to give up first.
     timeout: Duration,
+    /// How long a call waits for a connection.
+    acquire_timeout: Duration,
+    /// The calls that have a connection or wait for one.
+    calls: Gate,
 }
 
 enum Pools {
@@ -72,6 +93,12 @@ impl Done {
 pub(super) struct Conn {
     inner: Inner,
     timeout: Option<Duration>,
+    /// When the transaction it is used for must have come to its end.
+    by: Option<Instant>,
+    /// It is of no more use.
+    spoiled: bool,
+    /// Its place among the calls, where it takes one.
+    _place: Option<Pass>,
 }
 
 pub(super) enum Inner {
@@ -84,6 +111,12 @@ pub(super) enum Inner {
 pub(super) struct Tx {
     conn: Conn,
     ended: bool,
+}
+
+/// What may still be tried for one transaction.
+pub(super) struct Tries {
+    by: Instant,
+    left: u32,
 }
 
 impl Db {
@@ -101,6 +134,11 @@ impl Db {
         Ok(Self {
             pools,
             timeout: settings.statement_timeout + Duration::from_millis(500),
+            acquire_timeout: settings.acquire_timeout,
+            calls: Gate::new(
+                "database",
+                settings.pool_size.max(1) as usize * (1 + WAITING),
+            ),
         })
     }
 
@@ -111,9 +149,23 @@ impl Db {
         }
     }
 
-    /// A reading statement's rows.
+    /// A reading statement's rows. Where its connection is lost under it, it is asked once more.
     pub(super) async fn all(&self, query: Query) -> Result<Vec<Row>, Fault> {
-        self.reader().await?.all(query).await
+        let by = Instant::now() + self.acquire_timeout;
+        let place = self.calls.enter()?;
+        let answer = self.reader(by, None).await?.all(query.clone()).await;
+        match answer {
+            Err(fault) if fault.is_lost_connection() && Instant::now() < by => {
+                self.reader(by, Some(place)).await?.all(query).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The same for the node's own questions after the database's health, which no crowd of callers may keep out.
+    pub(super) async fn first_of_all(&self, query: Query) -> Result<Option<Row>, Fault> {
+        let by = Instant::now() + self.acquire_timeout;
+        self.reader(by, None).await?.first(query).await
     }
 
     /// A reading statement's first row.
@@ -121,14 +173,38 @@ impl Db {
         Ok(self.all(query).await?.into_iter().next())
     }
 
-    /// A writing statement by itself, committed when it returns.
+    /// A writing statement by itself, committed when it returns. Where others stand in its way it is tried again; where its
+    /// connection is lost under it, it is unknown whether it took effect.
     pub(super) async fn run(&self, query: Query) -> Result<Done, Fault> {
-        self.writer().await?.run(query).await
+        let mut tries = self.tries();
+        let place = self.calls.enter()?;
+        let mut conn = self.writer(tries.by, Some(place)).await?;
+        loop {
+            match conn.run(query.clone()).await {
+                Err(fault) if fault.is_contention() && tries.next() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// What a transaction that begins now may take, in time and in attempts, to find a connection and to come to its end.
+    pub(super) fn tries(&self) -> Tries {
+        Tries {
+            by: Instant::now() + self.acquire_timeout + self.timeout,
+            left: ATTEMPTS,
+        }
+    }
+
+    /// Takes a place among the calls, for a transaction with all its attempts.
+    pub(super) fn enter(&self) -> Result<Pass, Fault> {
+        Ok(self.calls.enter()?)
     }
 
     /// Begins a transaction that may write.
-    pub(super) async fn begin(&self) -> Result<Tx, Fault> {
-        let mut conn = self.writer().await?;
+    pub(super) async fn begin(&self, tries: &Tries) -> Result<Tx, Fault> {
+        let by = tries.by.min(Instant::now() + self.acquire_timeout);
+        let mut conn = self.writer(by, None).await?;
+        conn.by = Some(tries.by);
         conn.begin().await?;
         Ok(Tx { conn, ended: false })
     }
@@ -167,7 +243,7 @@ impl Db {
                         .map_err(Fault::from);
                     match conn {
                         Err(fault) if fault.is_worth_a_retry() && Instant::now() < give_up => {
-                            tokio::time::sleep(LOCKED_PAUSE).await;
+                            sleep(LOCKED_PAUSE).await;
                         }
                         conn => break Inner::Sqlite(conn?),
                     }
@@ -177,6 +253,9 @@ impl Db {
         let mut conn = Conn {
             inner,
             timeout: None,
+            by: None,
+            spoiled: false,
+            _place: None,
         };
         conn.close_on_drop();
         Ok(conn)
@@ -194,40 +273,70 @@ impl Db {
         }
     }
 
-    async fn reader(&self) -> Result<Conn, Fault> {
+    async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let inner = match &self.pools {
-            Pools::MySql(pool, _) => Inner::MySql(pool.acquire().await?),
+            Pools::MySql(pool, _) => Inner::MySql(acquire(pool, by).await?),
             Pools::Sqlite {
                 reading, options, ..
             } => {
                 make_folder(options.get_filename())?;
-                Inner::Sqlite(reading.acquire().await?)
+                Inner::Sqlite(acquire(reading, by).await?)
             }
         };
-        Ok(Conn {
-            inner,
-            timeout: Some(self.timeout),
-        })
+        Ok(self.conn(inner, place))
     }
 
-    async fn writer(&self) -> Result<Conn, Fault> {
+    async fn writer(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let Pools::Sqlite {
             writing, options, ..
         } = &self.pools
         else {
-            return self.reader().await;
+            return self.reader(by, place).await;
         };
         make_folder(options.get_filename())?;
-        Ok(Conn {
-            inner: Inner::Sqlite(writing.acquire().await?),
+        let inner = Inner::Sqlite(acquire(writing, by).await?);
+        Ok(self.conn(inner, place))
+    }
+
+    fn conn(&self, inner: Inner, place: Option<Pass>) -> Conn {
+        Conn {
+            inner,
             timeout: Some(self.timeout),
-        })
+            by: None,
+            spoiled: false,
+            _place: place,
+        }
+    }
+}
+
+/// Waits for a connection. A server that lets nobody in just now is asked again: one that restarts is back in a moment,
+/// and where it has too many connections, one of ours will do.
+async fn acquire<D: Database>(pool: &Pool<D>, by: Instant) -> Result<PoolConnection<D>, Fault> {
+    loop {
+        let answer = timeout_at(by, pool.acquire()).await;
+        match answer
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(Fault::Sql)
+        {
+            Err(fault) if fault.is_closed_door() && Instant::now() + DOOR_PAUSE < by => {
+                sleep(DOOR_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+impl Tries {
+    /// Uses one up; false where none is left.
+    pub(super) fn next(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left > 0 && Instant::now() < self.by
     }
 }
 
 impl Conn {
     pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
-        let timeout = self.timeout;
+        let timeout = self.time_left();
         let inner = &mut self.inner;
         let answer = async move {
             match inner {
@@ -252,7 +361,7 @@ impl Conn {
     }
 
     pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
-        let timeout = self.timeout;
+        let timeout = self.time_left();
         let inner = &mut self.inner;
         let answer = async move {
             match inner {
@@ -284,7 +393,7 @@ impl Conn {
 
     /// Statements without values, not prepared: DDL and the ends of transactions.
     pub(super) async fn raw(&mut self, sql: &str) -> Result<(), Fault> {
-        let timeout = self.timeout;
+        let timeout = self.time_left();
         let inner = &mut self.inner;
         let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         let answer = async move {
@@ -313,19 +422,39 @@ impl Conn {
         &mut self.inner
     }
 
+    /// For the next statement.
+    fn time_left(&self) -> Option<Duration> {
+        let whole = self
+            .by
+            .map(|by| by.saturating_duration_since(Instant::now()));
+        self.timeout
+            .map(|one| whole.map_or(one, |whole| whole.min(one)))
+    }
+
     fn close_on_drop(&mut self) {
+        self.spoiled = true;
         match &mut self.inner {
             Inner::MySql(conn) => conn.close_on_drop(),
             Inner::Sqlite(conn) => conn.close_on_drop(),
         }
     }
 
-    /// A connection in the middle of an overdue statement is of no more use.
+    /// Some faults leave a connection that is of no more use.
     fn give_up_after<T>(&mut self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        if matches!(answer, Err(Fault::TooSlow)) {
+        if answer.as_ref().is_err_and(Fault::spoils_connection) {
             self.close_on_drop();
         }
         answer
+    }
+}
+
+impl Drop for Conn {
+    /// Back into the pool, in bounded time. The pool would do it by itself, and wait for as long as its check of the
+    /// connection takes.
+    fn drop(&mut self) {
+        if let (false, Inner::MySql(conn)) = (self.spoiled, &mut self.inner) {
+            tokio::spawn(timeout(RETURN, conn.return_to_pool()));
+        }
     }
 }
 
@@ -349,8 +478,9 @@ impl Tx {
         Ok(())
     }
 
+    /// A connection that is of no more use is not asked: its end is the transaction's.
     pub(super) async fn rollback(mut self) {
-        self.ended = self.conn.raw("ROLLBACK").await.is_ok();
+        self.ended = !self.conn.spoiled && self.conn.raw("ROLLBACK").await.is_ok();
     }
 }
 
@@ -364,26 +494,64 @@ impl Drop for Tx {
 
 /// Runs a body in a transaction: commits what it answers, rolls back and perhaps tries again when it fails. A macro,
 /// since a future that borrows both the transaction and the caller's arguments can't be named in a bound.
+///
+/// Where the commit itself fails, nobody knows whether it took effect: the connection may have been lost on the way there or
+/// on the way back. The next attempt then begins with `stands`: whether the answer of the one before holds, because its
+/// transaction took effect. That must lock what the body locks, so that a transaction that is still under way on the
+/// server comes to its end before it is looked for. Where it does not hold, the body is run again.
 macro_rules! transact {
-    ($db:expr, |$tx:ident| $body:expr) => {{
-        let mut attempt = 1;
+    ($db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
+        // Held for all attempts: who has begun is not sent back to the end of the line.
+        let _place = $db.enter()?;
+        $crate::store::sql::db::transact!(unqueued $db, |$tx| $body, stands: |$value| $stands)
+    }};
+    (unqueued $db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
+        let mut tries = $db.tries();
+        let mut in_doubt = None;
         loop {
-            let mut tx = $db.begin().await?;
-            let outcome = {
-                let $tx = &mut tx;
-                $body.await
+            let mut tx = match $db.begin(&tries).await {
+                Ok(tx) => tx,
+                Err(fault) if fault.is_worth_a_retry() && tries.next() => continue,
+                Err(fault) => break Err::<_, $crate::store::sql::fault::Fault>(fault),
+            };
+            let stands = match &in_doubt {
+                Some($value) => {
+                    let $tx = &mut tx;
+                    $stands.await
+                }
+                None => Ok(false),
+            };
+            let outcome = match stands {
+                Ok(true) => {
+                    tx.rollback().await;
+                    match in_doubt.take() {
+                        Some(value) => break Ok(value),
+                        None => continue,
+                    }
+                }
+                Ok(false) => {
+                    in_doubt = None;
+                    let $tx = &mut tx;
+                    $body.await
+                }
+                Err(fault) => Err(fault),
             };
             match outcome {
-                Ok(value) => {
-                    tx.commit().await?;
-                    break Ok::<_, $crate::store::sql::fault::Fault>(value);
-                }
+                Ok(value) => match tx.commit().await {
+                    Ok(()) => break Ok(value),
+                    Err(fault) if tries.next() => {
+                        let fault: $crate::store::sql::fault::Fault = fault;
+                        tracing::debug!(?fault, "a commit failed: finding out whether it took effect");
+                        in_doubt = Some(value);
+                    }
+                    Err(fault) => break Err(fault),
+                },
                 Err(fault) => {
+                    let again = fault.is_worth_a_retry() && tries.next();
                     tx.rollback().await;
-                    if attempt >= $crate::store::sql::db::ATTEMPTS || !fault.is_worth_a_retry() {
+                    if !again {
                         break Err(fault);
                     }
-                    attempt += 1;
                 }
             }
         }
@@ -407,6 +575,7 @@ fn pool_options<D: Database>(settings: &Settings) -> PoolOptions<D> {
     PoolOptions::new()
         .max_connections(settings.pool_size.max(1))
         .acquire_timeout(settings.acquire_timeout)
+        .idle_timeout(Duration::from_secs(IDLE_SECONDS - 10))
 }
 
 fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
@@ -420,38 +589,59 @@ fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
         .charset("utf8mb4")
         .statement_cache_capacity(STATEMENT_CACHE)
         .disable_statement_logging();
-    let timeout = settings.statement_timeout;
+    let limits = SessionLimits {
+        statement: settings.statement_timeout,
+        transaction: settings.acquire_timeout + settings.statement_timeout,
+    };
     let pool = pool_options(settings)
         .after_connect(move |conn, _| {
-            Box::pin(async move { prepare_mysql(conn, Some(timeout)).await })
+            Box::pin(async move { prepare_mysql(conn, Some(limits)).await })
         })
         .connect_lazy_with(options.clone());
     Ok(Pools::MySql(pool, options))
+}
+
+/// How long the server lets a connection take for something.
+#[derive(Clone, Copy)]
+struct SessionLimits {
+    statement: Duration,
+    /// As long as a transaction takes with all its attempts.
+    transaction: Duration,
 }
 
 /// Makes a session fit: reads see what others have committed (a batch must see a repeat that was stored while it waited
 /// for its lock), nothing is cut to fit a column, nothing runs for ever.
 async fn prepare_mysql(
     conn: &mut sqlx::MySqlConnection,
-    timeout: Option<Duration>,
+    limits: Option<SessionLimits>,
 ) -> Result<(), sqlx::Error> {
     conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         .await?;
     conn.execute("SET SESSION sql_mode = CONCAT_WS(',', @@sql_mode, 'STRICT_TRANS_TABLES')")
         .await?;
-    let Some(timeout) = timeout else {
+    let Some(limits) = limits else {
         return Ok(());
     };
     let version: String = sqlx::query_scalar("SELECT VERSION()")
         .fetch_one(&mut *conn)
         .await?;
+    let statement = limits.statement;
     let limit = if version.contains("MariaDB") {
-        format!("max_statement_time = {}", timeout.as_secs_f64())
+        // A node that vanished without a word holds its locks no longer than one that is alive.
+        let idle = limits.transaction.as_secs().max(1);
+        format!(
+            "max_statement_time = {}, SESSION idle_transaction_timeout = {idle}",
+            statement.as_secs_f64()
+        )
     } else {
-        format!("max_execution_time = {}", timeout.as_millis())
+        // MySQL has nothing for idle transactions alone.
+        format!(
+            "max_execution_time = {}, SESSION wait_timeout = {IDLE_SECONDS}",
+            statement.as_millis()
+        )
     };
     // So that all attempts of a transaction together stay near the limit of one statement.
-    let lock_wait = (timeout.as_secs() / u64::from(ATTEMPTS)).max(1);
+    let lock_wait = (statement.as_secs() / u64::from(ATTEMPTS)).max(1);
     let sql = format!("SET SESSION {limit}, SESSION innodb_lock_wait_timeout = {lock_wait}");
     conn.execute(AssertSqlSafe(sql)).await?;
     Ok(())

@@ -8,6 +8,7 @@ use shared::model::{ClientSummary, Message};
 use shared::{ClientId, ConversationId, EventSeq, Role, Seq, Timestamp, UserId};
 
 use super::SqlStore;
+use super::conversations::lock_conversation;
 use super::db::Tx;
 use super::dialect::Dialect;
 use super::fault::Fault;
@@ -191,6 +192,38 @@ pub(super) async fn log_change(
     }];
     insert_outbox(tx, dialect, 1, &mut entry).await?;
     Ok(entry[0].id)
+}
+
+/// Whether a change is in the log: asked where it is unknown whether the transaction that logged it was committed. The
+/// conversation is locked first, as that transaction has locked it: so it has come to its end by then.
+pub(super) async fn is_logged(
+    tx: &mut Tx,
+    dialect: Dialect,
+    logged: &Logged,
+) -> Result<bool, Fault> {
+    lock_conversation(tx, dialect, logged.position.conversation).await?;
+    let query = Query::new(
+        "SELECT kind, actorId, createdAt, messageId FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
+    )
+    .bind(logged.position.conversation)
+    .bind(logged.position.event_seq);
+    let Some(row) = tx.first(query).await? else {
+        return Ok(false);
+    };
+    let mut cells = row.cells();
+    let (kind, actor) = (cells.text()?, UserId::new(cells.int()?));
+    let (at, message) = (cells.int()?, cells.opt_int()?);
+    // Another's change may have taken the number of one that was rolled back.
+    let (wanted, wanted_message) = match &logged.change {
+        Change::Message { message, .. } => (kind::MESSAGE, Some(message.id.get())),
+        Change::Read { .. } => (kind::READ, None),
+        Change::Created(_) => (kind::CREATED, None),
+        Change::Deleted => (kind::DELETED, None),
+    };
+    Ok(kind == wanted
+        && actor == logged.actor
+        && at == logged.at.unix_millis()
+        && message == wanted_message)
 }
 
 /// Inserts entries in one statement and gives them their ids, which are `step` apart.
