@@ -30,10 +30,9 @@ impl MariaDb {
             .arg("--auth-root-authentication-method=normal")
             .arg(format!("--user={}", me()))
             .arg(format!("--datadir={}", data(&folder).display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        assert!(installed.expect("MariaDB is installed").success());
+            .output()
+            .expect("MariaDB is installed");
+        assert!(installed.status.success(), "{installed:?}");
         let mut server = Self {
             port,
             folder,

@@ -78,7 +78,8 @@ impl Database {
                    WHERE p.DB = DATABASE() AND t.trx_state = 'LOCK WAIT'";
         let waiting = async {
             while self.number(sql).await == 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                // Asked more often than ten times a second, the server repeats what it said before.
+                tokio::time::sleep(std::time::Duration::from_millis(150)).await;
             }
         };
         let in_time = tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await;

@@ -12,10 +12,11 @@ use shared::{ClientId, ConversationId, EventSeq, MessageId, SenderType, Seq, Tim
 
 use super::SqlStore;
 use super::accounts::link_query;
+use super::conversations::lock_conversation;
 use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::log::{insert_outbox, is_logged};
+use super::log::insert_outbox;
 use super::query::Query;
 use super::rows::{self, CLIENT_USER, MESSAGE, kind};
 use crate::store::{
@@ -54,24 +55,44 @@ impl SqlStore {
             times.push(self.keepable(message.at).await?);
         }
         let dialect = self.dialect();
+        let mark = format!("{:016x}", rand::random::<u64>());
         // Not in line with the others: there are as many of these at once as writers, with many callers' messages each.
         transact!(
             unqueued self.db,
-            |tx| append(tx, dialect, batch, &times, admit),
-            stands: |outcome| is_stored(tx, dialect, outcome)
+            |tx| append(tx, dialect, batch, &times, admit, &mark),
+            stands: |outcome| is_stored(tx, dialect, outcome, &mark)
         )
     }
 }
 
-/// Whether a batch is stored whose transaction is in doubt. One of its messages speaks for all.
-async fn is_stored(tx: &mut Tx, dialect: Dialect, outcome: &AppendOutcome) -> Result<bool, Fault> {
+/// Whether a batch is stored whose transaction is in doubt. Its first message speaks for all, and is known by the mark that
+/// its change bears in the log: where a server died, another sender's message may have taken its number and even its id.
+async fn is_stored(
+    tx: &mut Tx,
+    dialect: Dialect,
+    outcome: &AppendOutcome,
+    mark: &str,
+) -> Result<bool, Fault> {
     let new = outcome.results.iter().find_map(|result| match result {
-        Ok(Appended::New(logged)) => Some(logged),
+        Ok(Appended::New(logged)) => Some(logged.position),
         _ => None,
     });
-    match new {
-        Some(logged) => is_logged(tx, dialect, logged).await,
-        None => Ok(true),
+    let Some(Position {
+        conversation,
+        event_seq,
+    }) = new
+    else {
+        return Ok(true);
+    };
+    lock_conversation(tx, dialect, conversation).await?;
+    let query = Query::new(
+        "SELECT payload FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
+    )
+    .bind(conversation)
+    .bind(event_seq);
+    match tx.first(query).await? {
+        Some(row) => Ok(row.cells().opt_text()?.as_deref() == Some(mark)),
+        None => Ok(false),
     }
 }
 
@@ -107,6 +128,7 @@ async fn append(
     batch: &[NewMessage],
     times: &[Timestamp],
     admit: &Admission,
+    mark: &str,
 ) -> Result<AppendOutcome, Fault> {
     let ids: BTreeSet<ConversationId> = batch.iter().map(|message| message.conversation).collect();
     let ids: Vec<ConversationId> = ids.into_iter().collect();
@@ -129,7 +151,7 @@ async fn append(
         ));
     }
     insert_messages(tx, dialect, step, &mut fresh).await?;
-    insert_events(tx, &fresh).await?;
+    insert_events(tx, &fresh, mark).await?;
     update_conversations(tx, &locked, &fresh).await?;
     let outbox = note(tx, dialect, step, &locked).await?;
 
@@ -382,15 +404,17 @@ async fn insert_messages(
     Ok(())
 }
 
-async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Fault> {
+/// Logs the new messages, the first of them with the batch's mark.
+async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)], mark: &str) -> Result<(), Fault> {
     let mut rest = fresh;
+    let mut mark = Some(mark);
     while !rest.is_empty() {
         let (chunk, later) = rest.split_at(chunk_len(rest, ROWS, |_| 0));
         let mut query = Query::new(
             "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, messageId, unreadCount, \
-             createdAt) VALUES ",
+             payload, createdAt) VALUES ",
         );
-        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, ?, ?)");
+        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, ?, ?, ?)");
         for (message, unread) in chunk {
             query.push_value(message.conversation_id);
             query.push_value(message.event_seq);
@@ -398,6 +422,7 @@ async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Faul
             query.push_value(message.sender_id);
             query.push_value(message.id);
             query.push_value(*unread);
+            query.push_value(mark.take());
             query.push_value(message.created_at.map(Timestamp::unix_millis));
         }
         tx.run(query).await?;

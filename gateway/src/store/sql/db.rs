@@ -162,7 +162,8 @@ impl Db {
         }
     }
 
-    /// The same for the node's own questions after the database's health, which no crowd of callers may keep out.
+    /// The same for the node's own questions: after the database's health, or for what all calls need to know. No crowd of
+    /// callers may keep them out.
     pub(super) async fn first_of_all(&self, query: Query) -> Result<Option<Row>, Fault> {
         let by = Instant::now() + self.acquire_timeout;
         self.reader(by, None).await?.first(query).await

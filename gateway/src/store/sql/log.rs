@@ -194,8 +194,8 @@ pub(super) async fn log_change(
     Ok(entry[0].id)
 }
 
-/// Whether a change is in the log: asked where it is unknown whether the transaction that logged it was committed. The
-/// conversation is locked first, as that transaction has locked it: so it has come to its end by then.
+/// Whether a change other than a message is in the log: asked where it is unknown whether the transaction that logged it was
+/// committed. The conversation is locked first, as that transaction has locked it: so it has come to its end by then.
 pub(super) async fn is_logged(
     tx: &mut Tx,
     dialect: Dialect,
@@ -203,7 +203,7 @@ pub(super) async fn is_logged(
 ) -> Result<bool, Fault> {
     lock_conversation(tx, dialect, logged.position.conversation).await?;
     let query = Query::new(
-        "SELECT kind, actorId, createdAt, messageId FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
+        "SELECT kind, actorId, createdAt FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
     )
     .bind(logged.position.conversation)
     .bind(logged.position.event_seq);
@@ -211,19 +211,16 @@ pub(super) async fn is_logged(
         return Ok(false);
     };
     let mut cells = row.cells();
-    let (kind, actor) = (cells.text()?, UserId::new(cells.int()?));
-    let (at, message) = (cells.int()?, cells.opt_int()?);
-    // Another's change may have taken the number of one that was rolled back.
-    let (wanted, wanted_message) = match &logged.change {
-        Change::Message { message, .. } => (kind::MESSAGE, Some(message.id.get())),
-        Change::Read { .. } => (kind::READ, None),
-        Change::Created(_) => (kind::CREATED, None),
-        Change::Deleted => (kind::DELETED, None),
+    let (kind, actor, at) = (cells.text()?, UserId::new(cells.int()?), cells.int()?);
+    // Another's change may have taken the number of one that was rolled back. The same person's same change of the same
+    // millisecond is as good.
+    let wanted = match &logged.change {
+        Change::Message { .. } => kind::MESSAGE,
+        Change::Read { .. } => kind::READ,
+        Change::Created(_) => kind::CREATED,
+        Change::Deleted => kind::DELETED,
     };
-    Ok(kind == wanted
-        && actor == logged.actor
-        && at == logged.at.unix_millis()
-        && message == wanted_message)
+    Ok(kind == wanted && actor == logged.actor && at == logged.at.unix_millis())
 }
 
 /// Inserts entries in one statement and gives them their ids, which are `step` apart.

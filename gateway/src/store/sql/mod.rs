@@ -84,7 +84,11 @@ impl SqlStore {
                AND LOWER(TABLE_NAME) IN ('users', 'clients', 'conversations', 'messages') \
                AND COLUMN_NAME IN ('createdAt', 'updatedAt', 'readAt', 'lastMessageTime')",
         );
-        let precision = self.db.first(query).await?.map_or(Ok(3), |row| row.int())?;
+        let precision = self
+            .db
+            .first_of_all(query)
+            .await?
+            .map_or(Ok(3), |row| row.int())?;
         Ok(precision < 3)
     }
 
