@@ -50,6 +50,15 @@ pub(super) struct Node {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// How many transactions with messages a node has in flight.
+fn writers(config: &Config) -> usize {
+    if config.database.is_mysql() {
+        MYSQL_WRITERS
+    } else {
+        SQLITE_WRITERS
+    }
+}
+
 /// What nodes share, between them or within one.
 struct Shared {
     bus: Arc<dyn Bus>,
@@ -93,11 +102,7 @@ impl Node {
             store: store.clone(),
             bus: shared.bus.clone(),
             presence: shared.presence,
-            writers: if config.database.is_mysql() {
-                MYSQL_WRITERS
-            } else {
-                SQLITE_WRITERS
-            },
+            writers: writers(config),
         });
         let auth = Arc::new(AuthService::new(AuthParts {
             store: store.clone(),
@@ -118,6 +123,7 @@ impl Node {
         let (relay, mut tasks) =
             Relay::start(Arc::new(Hub::new()), &shared.bus, hooks, stop.clone())
                 .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
+        let catching_up = relay.catching_up();
         let session_settings = session::Settings {
             mode: config.env,
             events_per_second: config.limits.events_per_second,
@@ -132,6 +138,7 @@ impl Node {
         );
         tasks.extend(minding);
         let readiness = Arc::new(Readiness::new());
+        readiness.heed(catching_up);
         tasks.push(tokio::spawn(readiness.clone().watch(
             store.clone(),
             shared.bus.clone(),

@@ -508,6 +508,42 @@ mod tests {
         (outcomes, published)
     }
 
+    /// A change of no importance.
+    fn outgoing() -> Outgoing {
+        Outgoing {
+            envelopes: vec![Arc::new(Envelope {
+                position: None,
+                deliveries: Vec::new(),
+                sent_at: 0,
+                closes: None,
+            })],
+            outbox: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_is_waited_for_unless_the_bus_is_away() {
+        let (queue, mut commits) = mpsc::channel(QUEUE);
+        let publisher = Publisher {
+            queue,
+            is_failing: Arc::new(AtomicBool::new(true)),
+            commits: Arc::new(Gate::new("publishing", 2)),
+        };
+        // Writers go on storing, and what they store waits in the outbox.
+        for _ in 0..3 {
+            publisher.publish(outgoing()).await;
+        }
+        assert_eq!(commits.len(), 2);
+        publisher.is_failing.store(false, Ordering::Relaxed);
+        let third = publisher.publish(outgoing());
+        tokio::pin!(third);
+        let waiting = tokio::time::timeout(Duration::from_secs(1), &mut third).await;
+        assert!(waiting.is_err());
+        drop(commits.recv().await);
+        third.await;
+        assert_eq!(commits.len(), 2);
+    }
+
     #[tokio::test]
     async fn all_of_a_forgotten_conversation_share_its_lot() {
         let (outcomes, _) = publish_two(PublishOutcome::Parked).await;

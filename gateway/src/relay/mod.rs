@@ -10,10 +10,10 @@ mod lapses;
 use std::sync::Arc;
 use std::time::Instant;
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use shared::envelope::Notice;
 use shared::{Envelope, Room, Timestamp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,8 @@ pub struct Relay<M> {
     interest: Interest,
     /// What nobody here is to hear again.
     delivered: Delivered,
+    /// Whether what the bus missed is being looked for; readiness watches it.
+    catching_up: watch::Sender<bool>,
 }
 
 impl<M: Member> Relay<M> {
@@ -62,6 +64,7 @@ impl<M: Member> Relay<M> {
             hub,
             interest,
             delivered: Delivered::default(),
+            catching_up: watch::Sender::new(false),
         });
         let pump = tokio::spawn(relay.clone().pump(incoming, hooks, stop));
         Some((relay, vec![following, pump]))
@@ -83,6 +86,11 @@ impl<M: Member> Relay<M> {
         if self.hub.leave(room, key) {
             self.interest.left(room);
         }
+    }
+
+    /// Whether this node's sockets wait for what the bus missed: what is published meanwhile reaches them late.
+    pub fn catching_up(&self) -> watch::Receiver<bool> {
+        self.catching_up.subscribe()
     }
 
     /// This node's rooms.
@@ -124,6 +132,7 @@ impl<M: Member> Relay<M> {
     async fn fill_gap(&self, since: Instant, missed: &dyn Missed, lapses: &mut Lapses) {
         tracing::warn!("the bus has missed something: looking for it in the log");
         self.delivered.hold(true);
+        self.tell(true);
         let (sender, mut found) = mpsc::channel(gap::QUEUE);
         let search = missed.find(gap::begins(since), &self.delivered, sender);
         tokio::pin!(search);
@@ -142,9 +151,15 @@ impl<M: Member> Relay<M> {
             }
         }
         self.delivered.hold(false);
+        self.tell(false);
         counter!(names::BUS_REPLAYED).increment(filled);
         counter!(names::BUS_GAPS, "filled_by" => "database").increment(1);
         tracing::info!(envelopes = filled, "delivered what the bus had missed");
+    }
+
+    fn tell(&self, catching_up: bool) {
+        self.catching_up.send_replace(catching_up);
+        gauge!(names::BUS_CATCHING_UP).set(if catching_up { 1.0 } else { 0.0 });
     }
 
     /// False for what was delivered before.
@@ -237,6 +252,69 @@ mod tests {
             }),
             begins_at: None,
         }
+    }
+
+    /// Looks for as long as it is not told to stop.
+    struct Endless(Arc<tokio::sync::Notify>);
+
+    #[async_trait::async_trait]
+    impl Missed for Endless {
+        async fn find(&self, _: Timestamp, _: &Delivered, _: mpsc::Sender<Arc<Envelope>>) {
+            self.0.notified().await;
+        }
+    }
+
+    /// A bus that has missed something, as soon as it is listened to.
+    struct Broken(parking_lot::Mutex<Option<mpsc::Receiver<Incoming>>>);
+
+    #[async_trait::async_trait]
+    impl Bus for Broken {
+        async fn publish(
+            &self,
+            _: &[Publication],
+        ) -> Result<Vec<crate::bus::PublishOutcome>, BusError> {
+            Ok(Vec::new())
+        }
+        async fn announce(&self, _: &Notice) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn subscribe(&self, _: &[Room]) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn unsubscribe(&self, _: &[Room]) -> Result<(), BusError> {
+            Ok(())
+        }
+        fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
+            self.0.lock().take()
+        }
+        async fn check(&self) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn it_is_known_while_what_was_missed_is_looked_for() {
+        let (sender, incoming) = mpsc::channel(1);
+        let bus: Arc<dyn Bus> = Arc::new(Broken(parking_lot::Mutex::new(Some(incoming))));
+        let found = Arc::new(tokio::sync::Notify::new());
+        let hooks = Hooks {
+            on_notice: Box::new(|_| ()),
+            missed: Box::new(Endless(found.clone())),
+        };
+        let stop = CancellationToken::new();
+        let hub = Arc::new(Hub::<Deaf>::new());
+        let (relay, _tasks) =
+            Relay::start(hub, &bus, hooks, stop.clone()).expect("the first to ask");
+        let mut catching_up = relay.catching_up();
+        assert!(!*catching_up.borrow());
+        let since = Instant::now();
+        let interrupted = Incoming::Interrupted { since };
+        sender.send(interrupted).await.expect("a relay");
+        assert!(catching_up.wait_for(|it| *it).await.is_ok());
+        found.notify_one();
+        assert!(catching_up.wait_for(|it| !it).await.is_ok());
+        stop.cancel();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -99,6 +99,8 @@ metrics_table! {
         "Envelopes that this node's link to the bus missed, and that were handed on later.";
     BUS_GAPS = "chat_bus_gaps_total", Kind::Counter,
         "Gaps in what this node heard from the bus, by filled_by: history (of the bus) or database.";
+    BUS_CATCHING_UP = "chat_bus_catching_up", Kind::Gauge,
+        "1 while this node looks in the database for what the bus missed, and is not ready; else 0.";
     SLOW_SOCKET_CLOSINGS = "chat_slow_socket_closings_total", Kind::Counter,
         "Sockets closed because too much waited for them.";
     VOLATILE_DROPPED = "chat_volatile_dropped_total", Kind::Counter,
@@ -124,6 +126,7 @@ pub fn announce() {
     for filled_by in ["history", "database"] {
         counter!(BUS_GAPS, "filled_by" => filled_by).increment(0);
     }
+    gauge!(BUS_CATCHING_UP).set(0.0);
     for transport in ["websocket", "polling", "plain"] {
         for role in [Role::User, Role::Admin] {
             gauge!(CONNECTIONS, "transport" => transport, "role" => role.as_str()).increment(0.0);

@@ -5,11 +5,11 @@ use shared::model::User;
 use shared::{ClientId, Role, Timestamp, UserId};
 
 use super::SqlStore;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;
 use super::rows::{self, USER};
+use super::transaction::{Tx, transact};
 use crate::store::{
     Accounts, Credentials, EmailTaken, NewAdmin, NewClient, ProfileChange, StoreError,
 };

@@ -13,12 +13,12 @@ use shared::{ClientId, ConversationId, EventSeq, MessageId, SenderType, Seq, Tim
 use super::SqlStore;
 use super::accounts::link_query;
 use super::conversations::lock_conversation;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::log::insert_outbox;
 use super::query::Query;
 use super::rows::{self, CLIENT_USER, MESSAGE, kind};
+use super::transaction::{Tx, transact};
 use crate::store::{
     Admission, AppendOutcome, Appended, Change, Logged, NewMessage, OutboxEntry, OutboxId, Parties,
     Rejection,

@@ -7,7 +7,6 @@ use shared::{ConversationId, Role, Timestamp, UserId};
 
 use super::SqlStore;
 use super::accounts::link_query;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::log::{NewChange, is_logged, log_change};
@@ -16,6 +15,7 @@ use super::rows::{
     self, CLIENT_USER, CONVERSATION, ConversationRow, DeletedPayload, conversation_joins, kind,
     to_payload,
 };
+use super::transaction::{Tx, transact};
 use crate::store::{
     Change, ConversationCursor, ConversationRecord, Conversations, Logged, OpenOutcome, ReadMark,
     ReadOutcome, StoreError, UnreadTotals, Viewer,

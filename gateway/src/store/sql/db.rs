@@ -1,5 +1,5 @@
-//! Connections: pools that need no database to be made, statements bounded in time, transactions. No statement about
-//! the chat's own tables stands here.
+//! Connections: pools that need no database to be made, statements bounded in time. No statement about the chat's own tables
+//! stands here; transactions are `transaction`'s.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -15,15 +15,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::{MySqlConn, Query, Row, SqliteConn};
+use super::transaction::ATTEMPTS;
 use crate::gate::{Gate, Pass};
 use crate::store::{InvalidUrl, Settings};
 
 /// Prepared statements a connection keeps: all of this program's, each in its few lengths, fit.
 const STATEMENT_CACHE: usize = 256;
-
-/// How often a transaction is tried that failed for no fault of its own. Deadlocks are rare, since rows are locked in
-/// order; three in a row mean trouble the caller should hear of.
-pub(super) const ATTEMPTS: u32 = 4;
 
 /// How many calls may wait for each connection. Where one is held for 5 ms, as usual, the last in line waits a sixth of a
 /// second; where it is held so long that the last would wait in vain, a longer line helps nobody.
@@ -44,11 +41,11 @@ const IDLE_SECONDS: u64 = 60;
 pub(super) struct Db {
     pools: Pools,
     /// For one statement, on this side; the server is told to give up first.
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// How long a call waits for a connection.
-    acquire_timeout: Duration,
+    pub(super) acquire_timeout: Duration,
     /// The calls that have a connection or wait for one.
-    calls: Gate,
+    pub(super) calls: Gate,
 }
 
 enum Pools {
@@ -94,9 +91,9 @@ pub(super) struct Conn {
     inner: Inner,
     timeout: Option<Duration>,
     /// When the transaction it is used for must have come to its end.
-    by: Option<Instant>,
+    pub(super) by: Option<Instant>,
     /// It is of no more use.
-    spoiled: bool,
+    pub(super) spoiled: bool,
     /// Its place among the calls, where it takes one.
     _place: Option<Pass>,
 }
@@ -104,19 +101,6 @@ pub(super) struct Conn {
 pub(super) enum Inner {
     MySql(MySqlConn),
     Sqlite(SqliteConn),
-}
-
-/// A transaction. Dropped without an end it takes its connection with it, which ends it on the server too: so a caller
-/// that goes away leaves no lock behind.
-pub(super) struct Tx {
-    conn: Conn,
-    ended: bool,
-}
-
-/// What may still be tried for one transaction.
-pub(super) struct Tries {
-    by: Instant,
-    left: u32,
 }
 
 impl Db {
@@ -186,28 +170,6 @@ impl Db {
                 done => return done,
             }
         }
-    }
-
-    /// What a transaction that begins now may take, in time and in attempts, to find a connection and to come to its end.
-    pub(super) fn tries(&self) -> Tries {
-        Tries {
-            by: Instant::now() + self.acquire_timeout + self.timeout,
-            left: ATTEMPTS,
-        }
-    }
-
-    /// Takes a place among the calls, for a transaction with all its attempts.
-    pub(super) fn enter(&self) -> Result<Pass, Fault> {
-        Ok(self.calls.enter()?)
-    }
-
-    /// Begins a transaction that may write.
-    pub(super) async fn begin(&self, tries: &Tries) -> Result<Tx, Fault> {
-        let by = tries.by.min(Instant::now() + self.acquire_timeout);
-        let mut conn = self.writer(by, None).await?;
-        conn.by = Some(tries.by);
-        conn.begin().await?;
-        Ok(Tx { conn, ended: false })
     }
 
     /// A connection of its own, without time limits, for migrations. It is closed when dropped.
@@ -287,7 +249,7 @@ impl Db {
         Ok(self.conn(inner, place))
     }
 
-    async fn writer(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
+    pub(super) async fn writer(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let Pools::Sqlite {
             writing, options, ..
         } = &self.pools
@@ -324,14 +286,6 @@ async fn acquire<D: Database>(pool: &Pool<D>, by: Instant) -> Result<PoolConnect
             }
             answer => return answer,
         }
-    }
-}
-
-impl Tries {
-    /// Uses one up; false where none is left.
-    pub(super) fn next(&mut self) -> bool {
-        self.left = self.left.saturating_sub(1);
-        self.left > 0 && Instant::now() < self.by
     }
 }
 
@@ -432,7 +386,7 @@ impl Conn {
             .map(|one| whole.map_or(one, |whole| whole.min(one)))
     }
 
-    fn close_on_drop(&mut self) {
+    pub(super) fn close_on_drop(&mut self) {
         self.spoiled = true;
         match &mut self.inner {
             Inner::MySql(conn) => conn.close_on_drop(),
@@ -458,107 +412,6 @@ impl Drop for Conn {
         }
     }
 }
-
-impl Tx {
-    pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
-        self.conn.all(query).await
-    }
-
-    pub(super) async fn first(&mut self, query: Query) -> Result<Option<Row>, Fault> {
-        self.conn.first(query).await
-    }
-
-    pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
-        self.conn.run(query).await
-    }
-
-    /// After an error here it is unknown whether the transaction took effect.
-    pub(super) async fn commit(mut self) -> Result<(), Fault> {
-        self.conn.raw("COMMIT").await?;
-        self.ended = true;
-        Ok(())
-    }
-
-    /// A connection that is of no more use is not asked: its end is the transaction's.
-    pub(super) async fn rollback(mut self) {
-        self.ended = !self.conn.spoiled && self.conn.raw("ROLLBACK").await.is_ok();
-    }
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.conn.close_on_drop();
-        }
-    }
-}
-
-/// Runs a body in a transaction: commits what it answers, rolls back and perhaps tries again when it fails. A macro,
-/// since a future that borrows both the transaction and the caller's arguments can't be named in a bound.
-///
-/// Where the commit itself fails, nobody knows whether it took effect: the connection may have been lost on the way there or
-/// on the way back. The next attempt then begins with `stands`: whether the answer of the one before holds, because its
-/// transaction took effect. That must lock what the body locks, so that a transaction that is still under way on the
-/// server comes to its end before it is looked for. Where it does not hold, the body is run again.
-macro_rules! transact {
-    ($db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
-        // Held for all attempts: who has begun is not sent back to the end of the line.
-        let _place = $db.enter()?;
-        $crate::store::sql::db::transact!(unqueued $db, |$tx| $body, stands: |$value| $stands)
-    }};
-    (unqueued $db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
-        let mut tries = $db.tries();
-        let mut in_doubt = None;
-        loop {
-            let mut tx = match $db.begin(&tries).await {
-                Ok(tx) => tx,
-                Err(fault) if fault.is_worth_a_retry() && tries.next() => continue,
-                Err(fault) => break Err::<_, $crate::store::sql::fault::Fault>(fault),
-            };
-            let stands = match &in_doubt {
-                Some($value) => {
-                    let $tx = &mut tx;
-                    $stands.await
-                }
-                None => Ok(false),
-            };
-            let outcome = match stands {
-                Ok(true) => {
-                    tx.rollback().await;
-                    match in_doubt.take() {
-                        Some(value) => break Ok(value),
-                        None => continue,
-                    }
-                }
-                Ok(false) => {
-                    in_doubt = None;
-                    let $tx = &mut tx;
-                    $body.await
-                }
-                Err(fault) => Err(fault),
-            };
-            match outcome {
-                Ok(value) => match tx.commit().await {
-                    Ok(()) => break Ok(value),
-                    Err(fault) if tries.next() => {
-                        let fault: $crate::store::sql::fault::Fault = fault;
-                        tracing::debug!(?fault, "a commit failed: finding out whether it took effect");
-                        in_doubt = Some(value);
-                    }
-                    Err(fault) => break Err(fault),
-                },
-                Err(fault) => {
-                    let again = fault.is_worth_a_retry() && tries.next();
-                    tx.rollback().await;
-                    if !again {
-                        break Err(fault);
-                    }
-                }
-            }
-        }
-    }};
-}
-pub(super) use transact;
 
 async fn within<T>(
     timeout: Option<Duration>,

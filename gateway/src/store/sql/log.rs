@@ -9,7 +9,6 @@ use shared::{ClientId, ConversationId, EventSeq, Role, Seq, Timestamp, UserId};
 
 use super::SqlStore;
 use super::conversations::lock_conversation;
-use super::db::Tx;
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::{Query, Row};
@@ -17,6 +16,7 @@ use super::rows::{
     self, CLIENT_USER, DeletedPayload, MESSAGE, ReadPayload, from_millis, from_payload, kind,
 };
 use super::schema::LOG_AGE;
+use super::transaction::Tx;
 use crate::store::{
     Change, Log, LogHead, Logged, OutboxEntry, OutboxId, Parties, StoreError, Viewer,
 };

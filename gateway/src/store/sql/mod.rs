@@ -16,6 +16,7 @@ mod reading;
 mod rows;
 mod schema;
 mod sessions;
+mod transaction;
 
 use std::sync::Arc;
 

@@ -8,12 +8,12 @@ use super::accounts::{
     ClientRow, insert_client, link_query, own_clients, own_clients_query, unlinked,
 };
 use super::conversations::read_conversation;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::log::{NewChange, is_logged, log_change};
 use super::query::Query;
 use super::rows::{self, USER, kind, to_payload};
+use super::transaction::{Tx, transact};
 use crate::store::{Change, ConversationRecord, Logged, OpenOutcome};
 
 impl SqlStore {

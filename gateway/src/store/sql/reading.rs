@@ -5,12 +5,12 @@ use shared::{EventSeq, SenderType, Seq, Timestamp};
 
 use super::SqlStore;
 use super::conversations::{lock_conversation, read_conversation};
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::log::{NewChange, is_logged, log_change};
 use super::query::Query;
 use super::rows::{ReadPayload, kind, to_payload};
+use super::transaction::{Tx, transact};
 use crate::store::{Change, Logged, ReadMark, ReadOutcome};
 
 /// The columns in which a side's reading is kept: what it has not read, and up to where it has.

@@ -7,11 +7,11 @@ use shared::envelope::{Revocation, RevocationScope};
 use shared::{Timestamp, UserId};
 
 use super::SqlStore;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;
 use super::rows::{self, USER};
+use super::transaction::{Tx, transact};
 use crate::store::{NewSession, RefreshRotation, RotationOutcome, Sessions, StoreError, TokenHash};
 
 /// How long a revocation is kept: the hour an access token lives, and a quarter for clocks that differ.
