@@ -127,6 +127,14 @@ impl Writers {
     }
 }
 
+/// The database has left a message lying too long. Why is written down with the batch before it.
+fn overdue() -> Failure {
+    Failure {
+        is_told: true,
+        ..Failure::unavailable("the message waited too long for its transaction")
+    }
+}
+
 /// A writer is gone: its node is going.
 fn going() -> Failure {
     Failure::new(ErrorCode::ServiceUnavailable, "this node is going away")
@@ -156,7 +164,7 @@ impl Writer {
         );
         for job in batch {
             if job.since.elapsed() > PATIENCE {
-                (job.waiting.done)(Err(Failure::overloaded()));
+                (job.waiting.done)(Err(overdue()));
             } else {
                 messages.push(job.message);
                 waiting.push(job.waiting);

@@ -73,8 +73,9 @@ async fn so_many_are_on_their_way_in_at_once() {
         assert_eq!(status(server.try_websocket(path, &[]).await), 503, "{path}");
     }
     // One is in, and makes room; so does one that goes.
-    first.send("40").await;
-    while !matches!(first.frame().await, Some(Message::Text(text)) if text.starts_with("40")) {}
+    assert!(first.text().await.starts_with("0{"));
+    first.send("40{\"token\":\"good\"}").await;
+    assert!(first.text().await.starts_with("40{"));
     let third = server.websocket(WEBSOCKETS[1]).await;
     assert_eq!(server.request(polling, "", "").await.status, 503);
     drop(second);
