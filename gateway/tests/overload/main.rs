@@ -200,9 +200,9 @@ async fn messages_beyond_the_bound_are_refused_at_once_and_none_is_lost() {
         }
         again.push((socket, rest));
     }
-    // 2,048 wait in the queue, up to 256 are being stored, and a few were before the database stood still.
+    // 2,048 wait in the queue; 256 at a time are tried, each time for 4.5 s; a few were stored before all stood still.
     let kept = SENDERS * EACH - refused - stored.len();
-    assert!(kept <= 2_048 + 256, "{kept} were kept");
+    assert!(kept <= 2_048 + 4 * 256, "{kept} were kept");
     assert!(slowest < AT_ONCE, "{slowest:?}");
     assert!(metrics[r#"chat_shed_total{what="messages"}"#] >= refused as f64);
 
