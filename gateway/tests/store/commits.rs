@@ -163,6 +163,27 @@ async fn a_commit_that_arrives_late_is_waited_for() {
     over.end().await;
 }
 
+/// A number that was given back with its transaction goes to somebody else, whose message is not taken for the lost one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn anothers_message_is_not_taken_for_the_lost_one() {
+    let over = Over::new().await;
+    over.link.arm(At::Commit, Cut::Outage);
+    // Alike in all that can be seen of them.
+    let message = over.talk.by_client("the same");
+    let sending = tokio::spawn({
+        let (store, message) = (over.store.clone(), message.clone());
+        async move { store.append(&[message], &anyone()).await }
+    });
+    over.link.is_out().await;
+    let other = over.fixture.say(message).await;
+    over.link.hold(false);
+    let outcome = sending.await.unwrap().unwrap();
+    let own = stored(&outcome.results[0]);
+    assert_eq!((other.seq.get(), own.seq.get()), (2, 3));
+    over.is_sound(3).await;
+    over.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_vanished_holds_nothing_for_long() {
     let second = std::time::Duration::from_secs(1);

@@ -21,6 +21,8 @@ const QUERY: u8 = 3;
 pub(crate) enum Cut {
     /// The packet never arrives, and both ends learn that the link is gone.
     Before,
+    /// The same, and nothing passes on any other connection until `Link::hold(false)`.
+    Outage,
     /// The packet arrives and is acted on; its answer never comes back.
     After,
     /// The packet is held up, with the server's end open, until `Link::release`; the client's end is gone at once.
@@ -87,6 +89,12 @@ impl Link {
     /// Whether it has broken since it was armed; it is sound afterwards.
     pub(crate) fn has_cut(&self) -> bool {
         self.shared.armed.lock().take().is_none()
+    }
+
+    /// Returns once an outage has begun.
+    pub(crate) async fn is_out(&self) {
+        let mut held = self.shared.held.subscribe();
+        held.wait_for(|held| *held).await.unwrap();
     }
 
     /// Lets a packet through that came too late.
@@ -158,6 +166,10 @@ impl Shared {
                         let cut = self.due(&packet, &mut count);
                         match cut {
                             Some(Cut::Before) => return Broken::Off,
+                            Some(Cut::Outage) => {
+                                self.held.send_replace(true);
+                                return Broken::Off;
+                            }
                             Some(Cut::Late) => return Broken::Late(packet),
                             Some(Cut::Silent) => return Broken::Silent,
                             None | Some(Cut::After) => {}
