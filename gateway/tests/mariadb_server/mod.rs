@@ -25,7 +25,7 @@ impl MariaDb {
         let name = format!("chat-test-mariadb-{port}-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a folder for MariaDB");
-        let installed = command("mariadb-install-db")
+        let installed = command("mariadb-install-db", &folder)
             .args(["--no-defaults", "--skip-test-db"])
             .arg("--auth-root-authentication-method=normal")
             .arg(format!("--user={}", me()))
@@ -58,7 +58,7 @@ impl MariaDb {
     /// Starts it without waiting.
     pub(crate) fn spawn(&mut self) {
         self.kill();
-        let process = command("mariadbd")
+        let process = command("mariadbd", &self.folder)
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data(&self.folder).display()))
             .arg(format!("--socket={}", self.folder.join("socket").display()))
@@ -130,11 +130,13 @@ impl Drop for MariaDb {
     }
 }
 
-/// A program of MariaDB's, which Debian keeps where only root looks.
-fn command(program: &str) -> Command {
+/// A program of MariaDB's, which Debian keeps where only root looks. Its temporary files are named by process ids, which
+/// several containers with one `/tmp` may share: they go where the data is.
+fn command(program: &str, folder: &Path) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(program);
     command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    command.env("TMPDIR", folder);
     command
 }
 
