@@ -13,6 +13,7 @@ use shared::ErrorCode;
 
 use crate::bus::BusError;
 use crate::config::AppEnv;
+use crate::gate::{self, Full};
 use crate::store::StoreError;
 use crate::telemetry::metrics as names;
 
@@ -32,6 +33,8 @@ pub struct Failure {
     pub details: Option<String>,
     /// How long to wait before trying again, where that is known.
     pub retry_after: Option<Duration>,
+    /// Whether it is counted only: it was written down elsewhere, once for many.
+    pub is_told: bool,
 }
 
 impl Failure {
@@ -42,6 +45,7 @@ impl Failure {
             message: message.into(),
             details: None,
             retry_after: None,
+            is_told: false,
         }
     }
 
@@ -84,6 +88,18 @@ impl Failure {
         }
     }
 
+    /// Too much is under way on this node: refused before anything was begun.
+    pub fn overloaded() -> Self {
+        Self {
+            retry_after: Some(gate::retry_after()),
+            is_told: true,
+            ..Self::new(
+                ErrorCode::ServiceUnavailable,
+                "too much at once just now, try again in a moment",
+            )
+        }
+    }
+
     /// A fault of the gateway's own.
     pub fn internal(cause: impl fmt::Display) -> Self {
         Self {
@@ -112,6 +128,9 @@ impl Failure {
     /// answered. A caller's mistakes are only seen at debug level, and without their words, which may quote the input.
     pub fn log(&self) {
         metrics::counter!(names::ERRORS, "code" => self.code.as_str()).increment(1);
+        if self.is_told {
+            return;
+        }
         if self.code.http_status() >= 500 {
             tracing::error!(
                 code = self.code.as_str(),
@@ -134,6 +153,9 @@ impl Failure {
                     AppEnv::Development => self.details.as_deref(),
                     AppEnv::Production => None,
                 },
+                retry_after_ms: self
+                    .retry_after
+                    .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             },
             event,
         };
@@ -163,9 +185,16 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
+impl From<Full> for Failure {
+    fn from(_: Full) -> Self {
+        Self::overloaded()
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Full(full) => full.into(),
             StoreError::Unavailable(_) => Self::unavailable(error),
             StoreError::Internal(_) => Self::internal(error),
             // Nothing is cut or replaced to make it fit.
@@ -197,6 +226,9 @@ struct ErrorBody<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<&'a str>,
+    /// Sockets have no `Retry-After`, and whole seconds are long for them.
+    #[serde(rename = "retryAfterMs", skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -263,6 +295,18 @@ mod tests {
             Failure::from(BusError("gone".into())).code,
             ErrorCode::ServiceUnavailable
         );
+    }
+
+    #[test]
+    fn who_is_to_come_back_is_told_when() {
+        let failure = Failure::rate_limited(Duration::from_millis(1250));
+        assert_eq!(
+            failure.envelope(AppEnv::Production).get(),
+            r#"{"success":false,"error":{"code":"RATE_LIMITED","message":"too many requests, try again later","retryAfterMs":1250}}"#
+        );
+        let overloaded = Failure::from(Full { what: "tests" });
+        assert_eq!(overloaded.code, ErrorCode::ServiceUnavailable);
+        assert!(overloaded.retry_after.is_some() && overloaded.is_told);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod failure;
+pub mod gate;
 pub mod hub;
 pub mod listener;
 pub mod realtime;

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use shared::ErrorCode;
 
 use super::Inner;
+use super::guard::Place;
 use crate::auth::{Identity, bearer};
 use crate::failure::Failure;
 use crate::realtime::client_address;
@@ -141,7 +142,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 "the body must be JSON: Content-Type: application/json",
             ));
         }
-        let bytes = read(&parts.headers, body).await?;
+        let reading = read(&parts.headers, body);
+        let bytes = match parts.extensions.get::<Place>() {
+            Some(place) => place.lend(reading).await??,
+            None => reading.await?,
+        };
         parse(if bytes.is_empty() { b"{}" } else { &bytes }).map(Self)
     }
 }

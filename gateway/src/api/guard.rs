@@ -1,7 +1,8 @@
-//! What stands around every call: it ends in time, a panic in it is an answer, its failure gets its envelope, and it is
-//! counted.
+//! What stands around every call: no more than a number of them is under way, each ends in time, a panic in it is an
+//! answer, its failure gets its envelope, and it is counted.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -10,36 +11,88 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::Method;
 use metrics::{counter, histogram};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::envelope;
 use crate::config::AppEnv;
 use crate::failure::Failure;
+use crate::gate::{Full, Gate, Pass};
 use crate::telemetry::metrics as names;
 
 /// How long a request may take, from its head to its answer: as long as proxies commonly wait.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the guard goes by.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Guard {
     pub(super) mode: AppEnv,
     /// How long a request may take.
     pub(super) patience: Duration,
+    /// The calls under way.
+    pub(super) requests: Arc<Gate>,
+}
+
+/// What must be answered however much is under way: else an overloaded node would be taken for a dead one, and its load
+/// would fall on the others.
+const NEVER_REFUSED: [&str; 2] = ["/healthz", "/readyz"];
+
+/// A call's place among those under way; an extension of its request. It is given up while the client is still sending,
+/// or a few slow clients could hold all places.
+#[derive(Clone)]
+pub(super) struct Place(Arc<(Arc<Gate>, Mutex<Option<Pass>>)>);
+
+impl Place {
+    fn take(requests: &Arc<Gate>) -> Result<Self, Full> {
+        let pass = requests.enter()?;
+        Ok(Self(Arc::new((
+            Arc::clone(requests),
+            Mutex::new(Some(pass)),
+        ))))
+    }
+
+    /// Waits for something that is the client's to do, without the place.
+    pub(super) async fn lend<T>(&self, wait: impl Future<Output = T>) -> Result<T, Full> {
+        let (requests, pass) = &*self.0;
+        *pass.lock() = None;
+        let done = wait.await;
+        *pass.lock() = Some(requests.enter()?);
+        Ok(done)
+    }
 }
 
 /// Runs a call.
-pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State(guard): State<Guard>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    // What a handler shares with others is behind locks that don't poison, and is changed in whole steps.
-    let call = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let response = match timeout(guard.patience, call).await {
-        Ok(Ok(response)) => response,
-        // The hook has written the panic down where it happened.
-        Ok(Err(_)) => Failure::internal("a handler panicked").into_response(),
-        Err(_) => Failure::unavailable("the request took too long").into_response(),
+    let is_probe = route
+        .as_ref()
+        .is_some_and(|route| NEVER_REFUSED.contains(&route.as_str()));
+    let place = if is_probe {
+        Ok(None)
+    } else {
+        Place::take(&guard.requests).map(Some)
+    };
+    let response = match place {
+        Ok(place) => {
+            if let Some(place) = &place {
+                request.extensions_mut().insert(place.clone());
+            }
+            // What a handler shares with others is behind locks that don't poison, and is changed in whole steps.
+            let call = AssertUnwindSafe(next.run(request)).catch_unwind();
+            match timeout(guard.patience, call).await {
+                Ok(Ok(response)) => response,
+                // The hook has written the panic down where it happened.
+                Ok(Err(_)) => Failure::internal("a handler panicked").into_response(),
+                Err(_) => Failure::unavailable("the request took too long").into_response(),
+            }
+        }
+        Err(full) => Failure::from(full).into_response(),
     };
     let response = envelope::finish(response, guard.mode);
     let route = route
@@ -83,6 +136,7 @@ mod tests {
         let guarded = Guard {
             mode: AppEnv::Production,
             patience: Duration::from_millis(20),
+            requests: Arc::new(Gate::new("requests", 1)),
         };
         let router = Router::new()
             .route(

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -66,6 +67,8 @@ pub struct Readiness {
 #[derive(Debug, Default)]
 struct Known {
     draining: bool,
+    /// Whether the node's sockets wait for what the bus missed.
+    catching_up: Option<watch::Receiver<bool>>,
     /// What is known of each part of `Part::ALL`.
     parts: [Watched; 2],
 }
@@ -93,6 +96,12 @@ impl Readiness {
     /// The node takes no more work: it is not ready from now on, whatever its parts answer.
     pub fn drain(&self) {
         self.state.lock().draining = true;
+    }
+
+    /// From now on the node is not ready while this is true: while what the bus missed is looked for, nothing newer reaches
+    /// its sockets, and another node serves a client better.
+    pub fn heed(&self, catching_up: watch::Receiver<bool>) {
+        self.state.lock().catching_up = Some(catching_up);
     }
 
     /// Takes in what a part answered. A change is written down.
@@ -166,11 +175,14 @@ impl Readiness {
             .into_iter()
             .filter(|part| !works(*part))
             .map(Part::as_str);
+        let catching_up = state.catching_up.as_ref();
+        let catching_up = catching_up.is_some_and(|catching_up| *catching_up.borrow());
         state
             .draining
             .then_some("draining")
             .into_iter()
             .chain(down)
+            .chain(catching_up.then_some("catching up"))
             .collect()
     }
 }
@@ -216,7 +228,7 @@ impl utoipa::IntoResponses for NotReady {
 
 /// Whether this node can do its work
 ///
-/// Its database and its bus answer, and it is not draining; true within 10 seconds. The message names what is missing.
+/// Its database and its bus answer, it is not looking for what the bus missed, and it is not draining; true within 10 seconds. The message names what is missing.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -257,6 +269,20 @@ mod tests {
         readiness.report(Part::Database, Err("gone"));
         assert_eq!(readiness.obstacles(), ["database"]);
         readiness.report(Part::Database, GOOD);
+        assert!(readiness.obstacles().is_empty());
+    }
+
+    #[test]
+    fn a_node_that_catches_up_is_not_ready() {
+        let readiness = Readiness::default();
+        readiness.report(Part::Database, GOOD);
+        readiness.report(Part::Bus, GOOD);
+        let catching_up = watch::Sender::new(false);
+        readiness.heed(catching_up.subscribe());
+        assert!(readiness.obstacles().is_empty());
+        catching_up.send_replace(true);
+        assert_eq!(readiness.obstacles(), ["catching up"]);
+        catching_up.send_replace(false);
         assert!(readiness.obstacles().is_empty());
     }
 

@@ -30,6 +30,7 @@ pub use health::{Part, Readiness};
 use crate::auth::AuthService;
 use crate::chat::Chat;
 use crate::config::{AppEnv, Config};
+use crate::gate::Gate;
 use guard::{Guard, REQUEST_TIMEOUT};
 use limits::RequestLimits;
 
@@ -54,6 +55,10 @@ pub fn router(state: State, config: &Config) -> Router {
     let guarded = Guard {
         mode: config.env,
         patience: REQUEST_TIMEOUT,
+        // The setting argues for its default: with 16 connections to the database, as usual, and a database so slow that
+        // each request takes one for 50 ms, the last of 256 still has its answer within a second. On a sound one it is
+        // never reached; what comes beyond it would wait longer than its caller.
+        requests: Arc::new(Gate::new("requests", config.requests_in_flight)),
     };
     let inner = Inner {
         chat,

@@ -158,7 +158,7 @@ pub(super) fn responses(codes: &[&[ErrorCode]]) -> BTreeMap<String, RefOr<Respon
 fn response(status: u16, codes: &[ErrorCode]) -> Response {
     let names: Vec<_> = codes.iter().map(|code| code.as_str()).collect();
     let content = ContentBuilder::new()
-        .schema(Some(envelope(&names)))
+        .schema(Some(envelope(&names, bids_wait(status))))
         .example(Some(
             json!({"success": false, "error": {"code": names[0], "message": "..."}}),
         ))
@@ -166,7 +166,7 @@ fn response(status: u16, codes: &[ErrorCode]) -> Response {
     let mut response = ResponseBuilder::new()
         .description(names.join(", "))
         .content("application/json", content);
-    if matches!(status, 429 | 503) {
+    if bids_wait(status) {
         let seconds = ObjectBuilder::new()
             .schema_type(Type::Integer)
             .minimum(Some(1))
@@ -180,9 +180,14 @@ fn response(status: u16, codes: &[ErrorCode]) -> Response {
     response.build()
 }
 
-fn envelope(codes: &[&str]) -> RefOr<Schema> {
+/// Whether a caller is told how long to wait.
+const fn bids_wait(status: u16) -> bool {
+    matches!(status, 429 | 503)
+}
+
+fn envelope(codes: &[&str], bids_wait: bool) -> RefOr<Schema> {
     let text = || ObjectBuilder::new().schema_type(Type::String);
-    let error = ObjectBuilder::new()
+    let mut error = ObjectBuilder::new()
         .property("code", text().enum_values(Some(codes.iter().copied())))
         .property("message", text())
         .property(
@@ -191,6 +196,15 @@ fn envelope(codes: &[&str]) -> RefOr<Schema> {
         )
         .required("code")
         .required("message");
+    if bids_wait {
+        let wait = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(0))
+            .description(Some(
+                "Milliseconds to wait before another try; finer than Retry-After",
+            ));
+        error = error.property("retryAfterMs", wait);
+    }
     let success = ObjectBuilder::new()
         .schema_type(Type::Boolean)
         .enum_values(Some([false]));

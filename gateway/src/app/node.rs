@@ -52,6 +52,15 @@ pub(super) struct Node {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// How many transactions with messages a node has in flight.
+fn writers(config: &Config) -> usize {
+    if config.database.is_mysql() {
+        MYSQL_WRITERS
+    } else {
+        SQLITE_WRITERS
+    }
+}
+
 /// What nodes share, between them or within one.
 struct Shared {
     bus: Arc<dyn Bus>,
@@ -96,11 +105,7 @@ impl Node {
             store: store.clone(),
             bus: shared.bus.clone(),
             presence: shared.presence,
-            writers: if config.database.is_mysql() {
-                MYSQL_WRITERS
-            } else {
-                SQLITE_WRITERS
-            },
+            writers: writers(config),
         });
         let auth = Arc::new(AuthService::new(AuthParts {
             store: store.clone(),
@@ -121,6 +126,7 @@ impl Node {
         let (relay, mut tasks) =
             Relay::start(Arc::new(Hub::new()), &shared.bus, hooks, stop.clone())
                 .ok_or_else(|| StartError::Machine("the bus was taken twice".to_owned()))?;
+        let catching_up = relay.catching_up();
         let (sockets, minding) = ChatSockets::start(
             session::Foundations {
                 chat: chat.clone(),
@@ -133,6 +139,7 @@ impl Node {
         );
         tasks.extend(minding);
         let readiness = Arc::new(Readiness::new());
+        readiness.heed(catching_up);
         tasks.push(tokio::spawn(readiness.clone().watch(
             store.clone(),
             shared.bus.clone(),
@@ -209,6 +216,7 @@ fn session_settings(config: &Config) -> session::Settings {
     session::Settings {
         mode: config.env,
         events_per_second: config.limits.events_per_second,
+        commands_in_flight: config.requests_in_flight,
         heartbeat: session::Heartbeat {
             interval: config.ping_interval,
             timeout: config.ping_timeout,
@@ -265,7 +273,7 @@ async fn migrate(store: &SharedStore) {
                 );
                 return;
             }
-            Err(StoreError::Unavailable(error)) => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Full(_))) => {
                 if !told {
                     tracing::warn!(%error, "the database is not there yet: waiting for it");
                     told = true;

@@ -6,6 +6,7 @@ use shared::ErrorCode;
 use tokio::sync::Semaphore;
 
 use crate::failure::Failure;
+use crate::gate::Gate;
 
 /// As the old system hashed.
 const COST: u32 = 10;
@@ -29,7 +30,7 @@ pub struct Passwords {
     /// Hashes under way. Half of the processors, so that a rush of sign-ins leaves the other half to the sockets.
     workers: Arc<Semaphore>,
     /// Calls waiting or under way.
-    admitted: Arc<Semaphore>,
+    admitted: Arc<Gate>,
 }
 
 impl Default for Passwords {
@@ -43,7 +44,7 @@ impl Passwords {
     fn new(workers: usize, waiting: usize) -> Self {
         Self {
             workers: Arc::new(Semaphore::new(workers)),
-            admitted: Arc::new(Semaphore::new(workers + waiting)),
+            admitted: Arc::new(Gate::new("passwords", workers + waiting)),
         }
     }
 
@@ -99,9 +100,7 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let Ok(admission) = Arc::clone(&self.admitted).try_acquire_owned() else {
-            return Err(Failure::unavailable("too many passwords to hash"));
-        };
+        let admission = self.admitted.enter()?;
         let worker = Arc::clone(&self.workers)
             .acquire_owned()
             .await
@@ -199,7 +198,7 @@ mod tests {
         let running = tokio::spawn(async move { first.run(move || gate.recv()).await });
         let second = passwords.clone();
         let waiting = tokio::spawn(async move { second.run(|| ()).await });
-        while passwords.admitted.available_permits() > 0 {
+        while passwords.admitted.under_way() < 2 {
             tokio::task::yield_now().await;
         }
         let refused = passwords.run(|| ()).await.unwrap_err();

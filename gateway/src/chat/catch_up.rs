@@ -114,7 +114,7 @@ where
     loop {
         match ask().await {
             Ok(answer) => return Some(answer),
-            Err(StoreError::Unavailable(error)) => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Full(_))) => {
                 if !told {
                     tracing::warn!(%error, "what the bus has missed waits for the database");
                     told = true;

@@ -6,7 +6,6 @@ use shared::model::Message;
 use shared::{ConversationId, ErrorCode, SocketId, Timestamp};
 use tokio::sync::oneshot;
 
-use super::writer::Job;
 use super::{Chat, draft};
 use crate::failure::Failure;
 use crate::store::{Appended, Change, MessagePage, NewMessage, PagePosition, Viewer};
@@ -41,8 +40,9 @@ pub struct Sent {
 
 impl Chat {
     /// Hands a message in; `done` is called once it is committed (or is not), before anybody hears of it. What one
-    /// caller hands in one after another is stored in that order, and need not be waited for in between.
-    pub async fn submit(
+    /// caller hands in one after another is stored in that order, and need not be waited for in between. Where too many
+    /// wait to be stored, it is called at once.
+    pub fn submit(
         &self,
         sender: Viewer,
         conversation: ConversationId,
@@ -63,13 +63,7 @@ impl Chat {
             at: Timestamp::now(),
         };
         let done = Box::new(move |result: Result<Appended, Failure>| done(result.and_then(sent)));
-        self.writers
-            .submit(Job {
-                message,
-                origin,
-                done,
-            })
-            .await;
+        self.writers.submit(message, origin, done);
     }
 
     /// Says something and waits for the commit.
@@ -82,7 +76,7 @@ impl Chat {
         let (done, result) = oneshot::channel();
         // The caller may be gone by then; the message is stored all the same.
         let done = move |outcome| drop(done.send(outcome));
-        self.submit(sender, conversation, draft, None, done).await;
+        self.submit(sender, conversation, draft, None, done);
         result.await.unwrap_or_else(|_| {
             Err(Failure::new(
                 ErrorCode::ServiceUnavailable,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::events;
 use crate::bus::{Bus, Publication, PublishOutcome};
 use crate::failure::Failure;
+use crate::gate::{Gate, Pass};
 use crate::store::{Logged, OutboxEntry, OutboxId, SharedStore};
 use crate::telemetry::metrics as names;
 
@@ -34,7 +35,8 @@ const SWEEP_BATCH: u32 = 200;
 /// How many envelopes one call to the bus takes.
 const PUBLISH_BATCH: usize = 256;
 
-/// How many commits may wait to be published; beyond it their writer waits.
+/// How many commits may wait to be published. Beyond it their writer waits, so that no more is stored than can be told;
+/// but while the bus is away it does not, and what is stored waits in the outbox instead.
 const QUEUE: usize = 1_024;
 
 /// How often published entries are struck: together, as each strike costs a transaction.
@@ -54,10 +56,17 @@ pub(super) struct Outgoing {
     pub(super) outbox: Vec<OutboxId>,
 }
 
+/// A commit in the queue, with its place there.
+type Queued = (Outgoing, Pass);
+
 /// The way to the bus. Cheap to clone; its tasks end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Publisher {
-    queue: mpsc::Sender<Outgoing>,
+    queue: mpsc::Sender<Queued>,
+    /// Whether the last call to the bus failed: an outage is told once, not with every message.
+    is_failing: Arc<AtomicBool>,
+    /// The commits in the queue and on their way out: as many as the queue holds.
+    commits: Arc<Gate>,
 }
 
 impl Publisher {
@@ -69,10 +78,11 @@ impl Publisher {
     ) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
         let (queue, outgoing) = mpsc::channel(QUEUE);
         let (struck, strikes) = mpsc::channel(QUEUE);
+        let is_failing = Arc::new(AtomicBool::new(false));
         let worker = Arc::new(Worker {
             store: store.clone(),
             bus: bus.clone(),
-            is_failing: AtomicBool::new(false),
+            is_failing: is_failing.clone(),
         });
         let tasks = vec![
             tokio::spawn(worker.clone().run(outgoing, struck)),
@@ -84,15 +94,28 @@ impl Publisher {
                 }
             }),
         ];
-        (Self { queue }, tasks)
+        let publisher = Self {
+            queue,
+            is_failing,
+            commits: Arc::new(Gate::new("publishing", QUEUE)),
+        };
+        (publisher, tasks)
     }
 
-    /// Hands changes on, in the order they were committed. Waits while too many wait; gives up never: what can't be
-    /// queued because the node is going stays in the outbox.
+    /// Hands changes on, in the order they were committed. Where too many wait, it waits as well, for one call to the bus
+    /// at the most; gives up never: what can't be queued because the bus is away or the node is going stays in the outbox.
     pub(super) async fn publish(&self, outgoing: Outgoing) {
-        if !outgoing.envelopes.is_empty() {
-            // An error means that the publisher has ended; the outbox keeps the changes.
-            let _ = self.queue.send(outgoing).await;
+        if outgoing.envelopes.is_empty() {
+            return;
+        }
+        let place = if self.is_failing.load(Ordering::Relaxed) {
+            self.commits.enter()
+        } else {
+            self.commits.wait().await
+        };
+        if let Ok(place) = place {
+            // An error means that the publisher has ended.
+            let _ = self.queue.send((outgoing, place)).await;
         }
     }
 
@@ -115,14 +138,14 @@ impl Publisher {
 struct Worker {
     store: SharedStore,
     bus: Arc<dyn Bus>,
-    /// Whether the last call failed: an outage is told once, not with every message.
-    is_failing: AtomicBool,
+    /// See [`Publisher`].
+    is_failing: Arc<AtomicBool>,
 }
 
 impl Worker {
     async fn run(
         self: Arc<Self>,
-        mut outgoing: mpsc::Receiver<Outgoing>,
+        mut outgoing: mpsc::Receiver<Queued>,
         struck: mpsc::Sender<Vec<OutboxId>>,
     ) {
         let mut commits = Vec::new();
@@ -132,10 +155,10 @@ impl Worker {
         }
     }
 
-    async fn publish_commits(&self, commits: &[Outgoing], struck: &mpsc::Sender<Vec<OutboxId>>) {
+    async fn publish_commits(&self, commits: &[Queued], struck: &mpsc::Sender<Vec<OutboxId>>) {
         let publications: Vec<_> = commits
             .iter()
-            .flat_map(|commit| &commit.envelopes)
+            .flat_map(|(commit, _)| &commit.envelopes)
             .map(publication)
             .collect();
         let outcomes = match self.publish(&publications).await {
@@ -145,7 +168,7 @@ impl Worker {
         self.is_failing.store(false, Ordering::Relaxed);
         let mut out = Vec::new();
         let mut rest = outcomes.as_slice();
-        for commit in commits {
+        for (commit, _) in commits {
             let (own, others) = rest.split_at(commit.envelopes.len().min(rest.len()));
             rest = others;
             if own.iter().all(|outcome| is_out(*outcome)) {
@@ -484,13 +507,49 @@ mod tests {
         let worker = Worker {
             store: store.clone(),
             bus: bus.clone(),
-            is_failing: AtomicBool::new(false),
+            is_failing: Arc::default(),
         };
         let outcomes = worker.publish(&publications).await.unwrap();
         store.close().await;
         std::fs::remove_dir_all(folder).unwrap();
         let published = std::mem::take(&mut *bus.published.lock());
         (outcomes, published)
+    }
+
+    /// A change of no importance.
+    fn outgoing() -> Outgoing {
+        Outgoing {
+            envelopes: vec![Arc::new(Envelope {
+                position: None,
+                deliveries: Vec::new(),
+                sent_at: 0,
+                closes: None,
+            })],
+            outbox: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_is_waited_for_unless_the_bus_is_away() {
+        let (queue, mut commits) = mpsc::channel(QUEUE);
+        let publisher = Publisher {
+            queue,
+            is_failing: Arc::new(AtomicBool::new(true)),
+            commits: Arc::new(Gate::new("publishing", 2)),
+        };
+        // Writers go on storing, and what they store waits in the outbox.
+        for _ in 0..3 {
+            publisher.publish(outgoing()).await;
+        }
+        assert_eq!(commits.len(), 2);
+        publisher.is_failing.store(false, Ordering::Relaxed);
+        let third = publisher.publish(outgoing());
+        tokio::pin!(third);
+        let waiting = tokio::time::timeout(Duration::from_secs(1), &mut third).await;
+        assert!(waiting.is_err());
+        drop(commits.recv().await);
+        third.await;
+        assert_eq!(commits.len(), 2);
     }
 
     #[tokio::test]

@@ -11,38 +11,56 @@ use std::time::{Duration, Instant};
 use metrics::{counter, histogram};
 use shared::{ErrorCode, SocketId};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::events;
 use super::publisher::{Outgoing, Publisher};
 use crate::failure::Failure;
+use crate::gate::{Full, Gate, Pass};
 use crate::store::{Admission, AppendOutcome, Appended, NewMessage, SharedStore, StoreError};
 use crate::telemetry::metrics as names;
 
 /// The most messages one transaction takes: beyond it a transaction gets longer, not cheaper for each message.
 const MAX_BATCH: usize = 256;
 
-/// How many messages may wait for one writer; a full queue slows its senders down.
+/// How many messages may wait for one writer: eight transactions. On a sound database that is a tenth of a second, and on
+/// one where a commit takes half a second still less than a sender waits; who comes after is told at once.
 const QUEUE: usize = 2_048;
 
-/// How long a message may wait for a place in the queue before its sender is told to come back.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many bytes of text may wait or be stored in all: the queues full of the longest messages would hold half a
+/// gigabyte, full of usual ones a few megabytes.
+const QUEUE_BYTES: usize = 32 << 20;
+
+/// How long a message may wait for its transaction. What a database that was away has left lying longer is given back
+/// rather than stored: its senders have asked again, or have gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers the sender of one message. Called on the writer's task: must not block.
 pub(super) type Done = Box<dyn FnOnce(Result<Appended, Failure>) + Send>;
 
 /// A message on its way to the log.
-pub(super) struct Job {
-    pub(super) message: NewMessage,
+struct Job {
+    message: NewMessage,
+    waiting: Waiting,
+    since: Instant,
+}
+
+/// Who waits for a message.
+struct Waiting {
     /// The socket it came from, which hears `messageReceived`.
-    pub(super) origin: Option<SocketId>,
-    pub(super) done: Done,
+    origin: Option<SocketId>,
+    done: Done,
+    /// The message's place among those under way, and its bytes', until it is answered.
+    _places: (Pass, Pass),
 }
 
 /// The writers' entrance. Dropping every clone lets the writers finish what they have and end.
 #[derive(Clone)]
 pub(super) struct Writers {
     queues: Arc<[mpsc::Sender<Job>]>,
+    /// The messages under way, and their bytes.
+    messages: Arc<Gate>,
+    bytes: Arc<Gate>,
 }
 
 impl Writers {
@@ -53,7 +71,8 @@ impl Writers {
         publisher: &Publisher,
         admit: &Arc<Admission>,
     ) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
-        let (queues, tasks): (Vec<_>, Vec<_>) = (0..count.max(1))
+        let count = count.max(1);
+        let (queues, tasks): (Vec<_>, Vec<_>) = (0..count)
             .map(|_| {
                 let (queue, jobs) = mpsc::channel(QUEUE);
                 let writer = Writer {
@@ -68,25 +87,57 @@ impl Writers {
         (
             Self {
                 queues: queues.into(),
+                // What is in a queue, and what its writer has taken out.
+                messages: Arc::new(Gate::new("messages", count * (QUEUE + MAX_BATCH))),
+                bytes: Arc::new(Gate::new("message_bytes", QUEUE_BYTES)),
             },
             tasks,
         )
     }
 
     /// Hands a message in; messages handed in one after another to one conversation are stored in that order.
-    /// Waits, in bounded time, while the queue is full.
-    pub(super) async fn submit(&self, job: Job) {
-        let shard =
-            usize::try_from(job.message.conversation.get()).unwrap_or_default() % self.queues.len();
-        let Err(refused) = self.queues[shard].send_timeout(job, QUEUE_TIMEOUT).await else {
-            return;
+    /// Never waits: where too many do, `done` is called at once.
+    pub(super) fn submit(&self, message: NewMessage, origin: Option<SocketId>, done: Done) {
+        let places = match self.places(&message) {
+            Ok(places) => places,
+            Err(full) => return done(Err(full.into())),
         };
-        let (SendTimeoutError::Timeout(job) | SendTimeoutError::Closed(job)) = refused;
-        (job.done)(Err(Failure::new(
-            ErrorCode::ServiceUnavailable,
-            "too many messages wait to be stored",
-        )));
+        let shard =
+            usize::try_from(message.conversation.get()).unwrap_or_default() % self.queues.len();
+        let job = Job {
+            message,
+            waiting: Waiting {
+                origin,
+                done,
+                _places: places,
+            },
+            since: Instant::now(),
+        };
+        let (job, failure) = match self.queues[shard].try_send(job) {
+            Ok(()) => return,
+            Err(TrySendError::Full(job)) => (job, self.messages.refuse().into()),
+            Err(TrySendError::Closed(job)) => (job, going()),
+        };
+        (job.waiting.done)(Err(failure));
     }
+
+    fn places(&self, message: &NewMessage) -> Result<(Pass, Pass), Full> {
+        let bytes = u32::try_from(message.content.len()).unwrap_or(u32::MAX);
+        Ok((self.messages.enter()?, self.bytes.enter_as(bytes)?))
+    }
+}
+
+/// The database has left a message lying too long. Why is written down with the batch before it.
+fn overdue() -> Failure {
+    Failure {
+        is_told: true,
+        ..Failure::unavailable("the message waited too long for its transaction")
+    }
+}
+
+/// A writer is gone: its node is going.
+fn going() -> Failure {
+    Failure::new(ErrorCode::ServiceUnavailable, "this node is going away")
 }
 
 struct Writer {
@@ -107,10 +158,21 @@ impl Writer {
     /// Stores a batch. One that the database refuses as a whole is tried message by message, so that one that can't be
     /// stored does not take its neighbours with it.
     async fn commit(&self, batch: Vec<Job>) {
-        let (messages, waiting): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .map(|job| (job.message, (job.origin, job.done)))
-            .unzip();
+        let (mut messages, mut waiting) = (
+            Vec::with_capacity(batch.len()),
+            Vec::with_capacity(batch.len()),
+        );
+        for job in batch {
+            if job.since.elapsed() > PATIENCE {
+                (job.waiting.done)(Err(overdue()));
+            } else {
+                messages.push(job.message);
+                waiting.push(job.waiting);
+            }
+        }
+        if messages.is_empty() {
+            return;
+        }
         match self.append(&messages).await {
             Err(StoreError::Internal(_) | StoreError::Unstorable(_)) if messages.len() > 1 => {
                 for (message, waiting) in messages.into_iter().zip(waiting) {
@@ -136,15 +198,15 @@ impl Writer {
     async fn finish(
         &self,
         messages: &[NewMessage],
-        waiting: Vec<(Option<SocketId>, Done)>,
+        waiting: Vec<Waiting>,
         outcome: Result<AppendOutcome, StoreError>,
     ) {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 let failure = Failure::from(error);
-                for (_, done) in waiting {
-                    done(Err(failure.clone()));
+                for waiting in waiting {
+                    (waiting.done)(Err(failure.clone()));
                 }
                 return;
             }
@@ -153,12 +215,11 @@ impl Writer {
             envelopes: Vec::with_capacity(messages.len()),
             outbox: outcome.outbox,
         };
-        for ((message, (origin, done)), result) in messages.iter().zip(waiting).zip(outcome.results)
-        {
+        for ((message, waiting), result) in messages.iter().zip(waiting).zip(outcome.results) {
             if let Ok(Appended::New(logged)) = &result {
                 counter!(names::MESSAGES, "sender_type" => message.role.side().as_str())
                     .increment(1);
-                match events::envelope(logged, origin.as_ref(), message.at.unix_millis()) {
+                match events::envelope(logged, waiting.origin.as_ref(), message.at.unix_millis()) {
                     Ok(envelope) => outgoing.envelopes.push(Arc::new(envelope)),
                     Err(failure) => {
                         failure.log();
@@ -166,7 +227,7 @@ impl Writer {
                     }
                 }
             }
-            done(result.map_err(Failure::from));
+            (waiting.done)(result.map_err(Failure::from));
         }
         self.publisher.publish(outgoing).await;
     }

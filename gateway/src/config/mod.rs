@@ -79,6 +79,8 @@ pub struct Config {
     pub drain: Duration,
     /// `OUTBOX_BYTES`.
     pub outbox_bytes: usize,
+    /// `MAX_REQUESTS_IN_FLIGHT`.
+    pub requests_in_flight: usize,
     /// The `RATE_LIMIT_` settings.
     pub limits: Limits,
 }
@@ -223,6 +225,8 @@ fn read(reader: &mut Reader<'_>) -> Config {
         drain: Duration::from_secs(reader.get(settings::DRAIN_SECONDS, number(0, 3600))),
         // Less than one greatest message with its frame would close a socket for a single event.
         outbox_bytes: reader.get(settings::OUTBOX_BYTES, number(65_536, 1 << 30)),
+        // Beyond a hundred thousand it is no bound any more.
+        requests_in_flight: reader.get(settings::MAX_REQUESTS_IN_FLIGHT, number(1, 100_000)),
         limits: Limits {
             logins_per_minute: reader.get(settings::RATE_LIMIT_LOGINS_PER_MINUTE, limit),
             requests_per_second: reader.get(settings::RATE_LIMIT_REQUESTS_PER_SECOND, limit),

@@ -118,6 +118,8 @@ settings! {
         "how long SIGTERM takes to move this node's sockets elsewhere";
     OUTBOX_BYTES = Default::Is("1048576"), OPEN,
         "bytes that may wait for one slow socket before it is closed";
+    MAX_REQUESTS_IN_FLIGHT = Default::Is("256"), OPEN,
+        "REST requests, and as many commands of sockets, that this node works on at once; more are refused with SERVICE_UNAVAILABLE";
     RATE_LIMIT_LOGINS_PER_MINUTE = Default::Is("10"), OPEN,
         "sign-ins for an address and for an account, over all nodes; 0 turns it off";
     RATE_LIMIT_REQUESTS_PER_SECOND = Default::Is("50"), OPEN,

@@ -173,6 +173,7 @@ impl<R: Rider> Connection<R> {
         let end = poll_fn(|cx| self.poll(cx)).await;
         self.work = None;
         self.listed = None;
+        self.link.is_in();
         // Nothing that is emitted from now on could be sent.
         self.link.outbox.end(CloseKind::Draining);
         self.rider.end(end.reason);

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::application::CloseKind;
 use super::socket::Link;
+use crate::gate::{self, Gate, Pass};
 use crate::telemetry::metrics as names;
 
 /// How often a batch of connections is closed while draining: often enough that batches stay small.
@@ -31,6 +32,12 @@ const NOTICE_PART: u32 = 3;
 /// How long a client that is turned away while draining should wait: another node takes it at once.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
+/// How many clients may be on their way in at once: let in no further than the door, and not in yet. A processor lets in some
+/// thousand a second, so the last of these waits a few seconds, well within the 20 s that a stock client does; who comes
+/// after would only make all of them wait longer. Wide enough, too, that it takes hundreds of silent connections a second to
+/// keep others out: one that does not ask to come in is closed after 10 s.
+const HANDSHAKES: usize = 4096;
+
 /// The connections of one node.
 #[derive(Debug)]
 pub struct Connections {
@@ -39,6 +46,8 @@ pub struct Connections {
     next: AtomicU64,
     draining: AtomicBool,
     limiter: Option<DefaultDirectRateLimiter>,
+    /// The clients on their way in.
+    handshakes: Gate,
 }
 
 /// A client that can't come in now.
@@ -51,12 +60,18 @@ pub(super) struct Busy {
 impl Connections {
     /// No connections yet, and at most `per_second` new ones a second, in bursts of as many; 0: as many as come.
     pub fn new(per_second: u32) -> Arc<Self> {
+        Self::bounded(per_second, HANDSHAKES)
+    }
+
+    /// The same with at most so many clients on their way in at once.
+    pub fn bounded(per_second: u32, handshakes: usize) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::new(HashMap::new()),
             next: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             limiter: NonZeroU32::new(per_second)
                 .map(|per_second| RateLimiter::direct(Quota::per_second(per_second))),
+            handshakes: Gate::new("handshakes", handshakes),
         })
     }
 
@@ -93,22 +108,25 @@ impl Connections {
         }
     }
 
-    /// Whether a new connection may come in.
-    pub(super) fn admit(&self) -> Result<(), Busy> {
+    /// Whether a new connection may come in. The pass is to be kept until the client is let in, or has gone.
+    pub(super) fn admit(&self) -> Result<Pass, Busy> {
         if self.draining.load(Ordering::SeqCst) {
             return Err(Busy {
                 retry_after: DRAINING_RETRY,
             });
         }
-        let Some(limiter) = &self.limiter else {
-            return Ok(());
-        };
-        limiter.check().map_err(|until| {
+        let pass = self.handshakes.enter().map_err(|_| Busy {
+            retry_after: gate::retry_after(),
+        })?;
+        if let Some(limiter) = &self.limiter
+            && let Err(until) = limiter.check()
+        {
             counter!(names::RATE_LIMITED, "limit" => "connects").increment(1);
-            Busy {
+            return Err(Busy {
                 retry_after: until.wait_time_from(DefaultClock::default().now()),
-            }
-        })
+            });
+        }
+        Ok(pass)
     }
 
     /// Takes a connection into the list until the result is dropped.
@@ -163,6 +181,20 @@ mod tests {
         let busy = connections.admit().unwrap_err();
         assert!(busy.retry_after <= Duration::from_secs(1));
         assert!(Connections::new(0).admit().is_ok());
+    }
+
+    #[test]
+    fn so_many_are_on_their_way_in_at_once() {
+        let connections = Connections::bounded(0, 2);
+        let first = connections.admit().unwrap();
+        let _second = connections.admit().unwrap();
+        let busy = connections.admit().unwrap_err();
+        assert!(busy.retry_after >= Duration::from_secs(1));
+        let link = link();
+        link.comes_in(first);
+        assert!(connections.admit().is_err());
+        link.is_in();
+        assert!(connections.admit().is_ok());
     }
 
     fn is_leaving(link: &Arc<Link>) -> bool {

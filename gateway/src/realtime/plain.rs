@@ -51,12 +51,14 @@ impl<A: Application> Plain<A> {
         if !self.settings.allows(&parts.headers) {
             return StatusCode::FORBIDDEN.into_response();
         }
-        if let Err(busy) = self.connections.admit() {
-            return upgrade::busy(busy);
-        }
+        let pass = match self.connections.admit() {
+            Ok(pass) => pass,
+            Err(busy) => return upgrade::busy(busy),
+        };
         let handshake = upgrade::handshake(&parts, &self.settings);
         let authorized = handshake.authorization.is_some();
         let link = Arc::new(Link::new(handshake, self.settings.outbox_bytes, true));
+        link.comes_in(pass);
         let mut rider = PlainRider::new(Arc::clone(&self.application), &link, &self.settings);
         if authorized {
             let request = rider.request(None);

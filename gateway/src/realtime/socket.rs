@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::application::{CloseKind, Handshake, Transport};
 use super::event::Event;
 use super::outbox::{Frame, Outbox, Worth};
+use crate::gate::Pass;
 
 /// How many answers one socket may owe at a time: more is a client that does not answer.
 const MAX_PENDING_ANSWERS: usize = 256;
@@ -72,6 +73,8 @@ pub(super) struct Link {
     websocket: AtomicBool,
     /// How many events the client waits for an answer to.
     owed: AtomicUsize,
+    /// Its place among the clients on their way in, until it is in.
+    coming_in: Mutex<Option<Pass>>,
 }
 
 impl Link {
@@ -81,7 +84,18 @@ impl Link {
             outbox: Outbox::new(outbox_bytes),
             websocket: AtomicBool::new(websocket),
             owed: AtomicUsize::new(0),
+            coming_in: Mutex::new(None),
         }
+    }
+
+    /// The client is on its way in; the place is free again once it is in, or has gone.
+    pub(super) fn comes_in(&self, pass: Pass) {
+        *self.coming_in.lock() = Some(pass);
+    }
+
+    /// The client is in, or will not come in any more.
+    pub(super) fn is_in(&self) {
+        *self.coming_in.lock() = None;
     }
 
     /// Whether the client waits for an answer.
@@ -251,6 +265,7 @@ impl Socket {
 
     /// Lets the socket in: `greeting` goes out, then what was held back. False where it was closed meanwhile.
     pub(super) fn open(&self, greeting: Option<Frame>) -> bool {
+        self.inner.link.is_in();
         let mut held = self.inner.held.lock();
         let outbox = &self.inner.link.outbox;
         outbox.push(greeting, Worth::Durable);

@@ -88,7 +88,9 @@ pub(super) fn handshake(parts: &Parts, settings: &Settings) -> Handshake {
 pub(super) fn busy(busy: Busy) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let seconds = busy.retry_after.as_secs().max(1);
+    // Rounded up: who comes back a little early is refused again.
+    let wait = busy.retry_after;
+    let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from(seconds));

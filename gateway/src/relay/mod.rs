@@ -11,10 +11,10 @@ mod tail;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 use shared::envelope::Notice;
 use shared::{Envelope, Room, Timestamp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,8 @@ pub struct Relay<M> {
     /// How far the sockets here were sent everything for their rooms; `None` before the bus has said, and while a gap is
     /// filled. Written by the pump.
     reached: Mutex<Option<Place>>,
+    /// Whether what the bus missed is being looked for; readiness watches it.
+    catching_up: watch::Sender<bool>,
 }
 
 /// How often what nobody needs any more is looked for.
@@ -77,6 +79,7 @@ impl<M: Member> Relay<M> {
             delivered: Delivered::default(),
             tail: Tail::new(bus.clone()),
             reached: Mutex::default(),
+            catching_up: watch::Sender::new(false),
         });
         let tidying = tokio::spawn(relay.clone().tidy(stop.clone()));
         let pump = tokio::spawn(relay.clone().pump(incoming, hooks, stop));
@@ -128,6 +131,11 @@ impl<M: Member> Relay<M> {
         }
     }
 
+    /// Whether this node's sockets wait for what the bus missed: what is published meanwhile reaches them late.
+    pub fn catching_up(&self) -> watch::Receiver<bool> {
+        self.catching_up.subscribe()
+    }
+
     /// This node's rooms.
     pub fn hub(&self) -> &Hub<M> {
         &self.hub
@@ -172,6 +180,7 @@ impl<M: Member> Relay<M> {
         tracing::warn!("the bus has missed something: looking for it in the log");
         *self.reached.lock() = None;
         self.delivered.hold(true);
+        self.tell(true);
         let (sender, mut found) = mpsc::channel(gap::QUEUE);
         let search = missed.find(gap::begins(since), &self.delivered, sender);
         tokio::pin!(search);
@@ -195,9 +204,15 @@ impl<M: Member> Relay<M> {
             }
         }
         self.delivered.hold(false);
+        self.tell(false);
         counter!(names::BUS_REPLAYED).increment(filled);
         counter!(names::BUS_GAPS, "filled_by" => "database").increment(1);
         tracing::info!(envelopes = filled, "delivered what the bus had missed");
+    }
+
+    fn tell(&self, catching_up: bool) {
+        self.catching_up.send_replace(catching_up);
+        gauge!(names::BUS_CATCHING_UP).set(if catching_up { 1.0 } else { 0.0 });
     }
 
     /// Delivers what the bus brought, unless it was delivered before.
@@ -260,8 +275,8 @@ mod tests {
     use shared::{ConversationId, Delivery, UserId};
 
     use super::*;
-    use crate::bus::Publication;
     use crate::bus::local::LocalBus;
+    use crate::bus::{Kept, Publication};
     use crate::hub::{Outgoing, Share};
 
     const ROOM: Room = Room::Conversation(ConversationId::new(1));
@@ -310,6 +325,77 @@ mod tests {
             }),
             begins_at: None,
         }
+    }
+
+    /// Looks for as long as it is not told to stop.
+    struct Endless(Arc<tokio::sync::Notify>);
+
+    #[async_trait::async_trait]
+    impl Missed for Endless {
+        async fn find(&self, _: Timestamp, _: &Delivered, _: mpsc::Sender<Arc<Envelope>>) {
+            self.0.notified().await;
+        }
+    }
+
+    /// A bus that has missed something, as soon as it is listened to.
+    struct Broken(Mutex<Option<mpsc::Receiver<Incoming>>>);
+
+    #[async_trait::async_trait]
+    impl Bus for Broken {
+        async fn publish(
+            &self,
+            _: &[Publication],
+        ) -> Result<Vec<crate::bus::PublishOutcome>, BusError> {
+            Ok(Vec::new())
+        }
+        async fn announce(&self, _: &Notice) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn subscribe(&self, _: &[Room]) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn unsubscribe(&self, _: &[Room]) -> Result<(), BusError> {
+            Ok(())
+        }
+        fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
+            self.0.lock().take()
+        }
+        async fn here(&self) -> Result<Option<Place>, BusError> {
+            Ok(None)
+        }
+
+        async fn kept_after(&self, _: Place, _: usize) -> Result<Option<Vec<Kept>>, BusError> {
+            Ok(None)
+        }
+
+        async fn check(&self) -> Result<(), BusError> {
+            Ok(())
+        }
+        async fn close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn it_is_known_while_what_was_missed_is_looked_for() {
+        let (sender, incoming) = mpsc::channel(1);
+        let bus: Arc<dyn Bus> = Arc::new(Broken(Mutex::new(Some(incoming))));
+        let found = Arc::new(tokio::sync::Notify::new());
+        let hooks = Hooks {
+            on_notice: Box::new(|_| ()),
+            missed: Box::new(Endless(found.clone())),
+        };
+        let stop = CancellationToken::new();
+        let hub = Arc::new(Hub::<Deaf>::new());
+        let (relay, _tasks) =
+            Relay::start(hub, &bus, hooks, stop.clone()).expect("the first to ask");
+        let mut catching_up = relay.catching_up();
+        assert!(!*catching_up.borrow());
+        let since = Instant::now();
+        let interrupted = Incoming::Interrupted { since };
+        sender.send(interrupted).await.expect("a relay");
+        assert!(catching_up.wait_for(|it| *it).await.is_ok());
+        found.notify_one();
+        assert!(catching_up.wait_for(|it| !it).await.is_ok());
+        stop.cancel();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

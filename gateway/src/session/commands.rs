@@ -29,7 +29,17 @@ pub(super) async fn run(
 ) {
     let payload = first(args);
     match event {
-        name::CHAT_MESSAGE => chat_message(shared, session, payload, reply).await,
+        name::CHAT_MESSAGE => return chat_message(shared, session, payload, reply),
+        name::AUTHENTICATE => {
+            return reply.finish(authenticate(shared, session, payload).await);
+        }
+        _ => {}
+    }
+    let _place = match shared.commands.enter() {
+        Ok(place) => place,
+        Err(full) => return reply.fail(&full.into()),
+    };
+    match event {
         name::JOIN_CONVERSATION => reply.finish(join_conversation(shared, session, payload).await),
         name::LEAVE_CONVERSATION => {
             reply.finish(leave_conversation(shared, session, payload).await)
@@ -38,7 +48,6 @@ pub(super) async fn run(
         name::MARK_AS_READ => reply.finish(mark_as_read(shared, session, payload).await),
         name::GET_ONLINE_USERS => get_online_users(shared, session, reply).await,
         name::SYNC => reply.finish(sync(shared, session, payload).await),
-        name::AUTHENTICATE => reply.finish(authenticate(shared, session, payload).await),
         _ => reply.fail(&Failure::new(
             ErrorCode::UnknownEvent,
             "there is no such event",
@@ -46,7 +55,7 @@ pub(super) async fn run(
     }
 }
 
-async fn chat_message(shared: &Shared, session: &Session, payload: &RawValue, reply: Reply) {
+fn chat_message(shared: &Shared, session: &Session, payload: &RawValue, reply: Reply) {
     let SendMessage {
         conversation_id,
         message,
@@ -71,8 +80,7 @@ async fn chat_message(shared: &Shared, session: &Session, payload: &RawValue, re
     };
     shared
         .chat
-        .submit(session.viewer(), conversation_id, draft, Some(origin), done)
-        .await;
+        .submit(session.viewer(), conversation_id, draft, Some(origin), done);
 }
 
 async fn join_conversation(
@@ -203,7 +211,8 @@ async fn authenticate(
     {
         session.participant().close(CloseKind::Unauthorized);
     }
-    session.note_state().await?;
+    // Where it can't be noted, the client begins anew if it comes back after the old token's end.
+    let _ = session.note_state().await;
     Ok(TokenExpiry { expires_at })
 }
 

@@ -25,6 +25,7 @@ use crate::chat::{Chat, raw};
 use crate::cluster::{ConnectionState, ConnectionStates};
 use crate::config::AppEnv;
 use crate::failure::{Failure, success};
+use crate::gate::Gate;
 use crate::realtime::{
     Accepted, Application, CloseKind, ConnectRequest, DisconnectReason, IncomingEvent, Protocol,
     Refusal, Socket, close_code,
@@ -51,6 +52,8 @@ struct Shared {
     relay: Arc<Relay<Participant>>,
     expiry: Arc<Expiry>,
     recovery: Arc<Recovery>,
+    /// The commands under way that wait for the database or Redis. A socket has one at a time.
+    commands: Gate,
     settings: Settings,
 }
 
@@ -65,6 +68,9 @@ pub struct Settings {
     pub heartbeat: Heartbeat,
     /// How many bytes may wait for one socket.
     pub outbox_bytes: usize,
+    /// How many commands of sockets may be under way at once, over all sockets of this node. Messages are not among them:
+    /// they wait where they are stored.
+    pub commands_in_flight: usize,
 }
 
 /// What sockets are served from.
@@ -112,6 +118,7 @@ impl ChatSockets {
                     relay,
                     expiry,
                     recovery,
+                    commands: Gate::new("commands", settings.commands_in_flight),
                     settings,
                 }),
             },

@@ -1,8 +1,13 @@
 //! How a store fails.
 
+use crate::gate::Full;
+
 /// A failed call. Its text may name tables and hosts, never a row's content.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Too many calls wait for a connection already: this one was refused at once, and nothing was begun.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The database can't be reached, is too slow, or has no free connection: worth another try later.
     #[error("the database is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),

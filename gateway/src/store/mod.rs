@@ -22,7 +22,9 @@ use shared::{ConversationId, EventSeq, Timestamp, UserId};
 /// A whole store.
 ///
 /// Every call is bounded in time by the configured timeouts and fails with `StoreError::Unavailable` when the database
-/// can't be reached, is too slow, or has no free connection: nothing was changed then, unless the call says otherwise.
+/// can't be reached, is too slow, or has no free connection, and at once with `StoreError::Full` when too many calls wait for a
+/// connection. Nothing was changed then, but for one case: where the connection is lost at the commit, the call finds out
+/// by itself whether the change was made, and only where it can't in its time is that unknown.
 /// E-mail addresses are compared without case everywhere.
 pub trait Store: Schema + Accounts + Sessions + Conversations + Messages + Log {}
 
@@ -184,8 +186,8 @@ pub trait Messages: Send + Sync + 'static {
     /// A `client_message_id` that its sender has used in that conversation (also earlier in the same batch) answers
     /// `Appended::Repeat` with the stored message; the admission is asked all the same.
     ///
-    /// After an error during the commit itself it is unknown whether the batch was stored; repeats with a
-    /// `client_message_id` find out.
+    /// Where it stays unknown whether the batch was stored, repeats with a `client_message_id` find out. Never `Full`: its
+    /// callers are few.
     async fn append(
         &self,
         batch: &[NewMessage],

@@ -71,6 +71,10 @@ metrics_table! {
         "Sign-ins and tokens refused, by reason.";
     RATE_LIMITED = "chat_rate_limited_total", Kind::Counter,
         "Attempts over a limit, by limit.";
+    SHED = "chat_shed_total", Kind::Counter,
+        "What was turned away at once because too much was under way, by what.";
+    IN_FLIGHT = "chat_in_flight", Kind::Gauge,
+        "What is under way, waiting included, of that which is bounded, by what.";
     HTTP_REQUESTS = "chat_http_requests_total", Kind::Counter,
         "REST requests answered, by method, route (its pattern, unmatched for none) and status.";
     HTTP_DURATION = "chat_http_request_seconds", Kind::Histogram(LATENCY),
@@ -97,6 +101,8 @@ metrics_table! {
         "Gaps in what this node heard from the bus, by filled_by: history (of the bus) or database.";
     RECOVERIES = "chat_recoveries_total", Kind::Counter,
         "Socket.IO clients that came back to recover their state, by result: recovered, unknown (or away too long), gap (not known what came since), too_much.";
+    BUS_CATCHING_UP = "chat_bus_catching_up", Kind::Gauge,
+        "1 while this node looks in the database for what the bus missed, and is not ready; else 0.";
     SLOW_SOCKET_CLOSINGS = "chat_slow_socket_closings_total", Kind::Counter,
         "Sockets closed because too much waited for them.";
     VOLATILE_DROPPED = "chat_volatile_dropped_total", Kind::Counter,
@@ -125,6 +131,7 @@ pub fn announce() {
     for result in ["recovered", "unknown", "gap", "too_much"] {
         counter!(RECOVERIES, "result" => result).increment(0);
     }
+    gauge!(BUS_CATCHING_UP).set(0.0);
     for transport in ["websocket", "polling", "plain"] {
         for role in [Role::User, Role::Admin] {
             gauge!(CONNECTIONS, "transport" => transport, "role" => role.as_str()).increment(0.0);

@@ -14,6 +14,34 @@ use super::world::{Answer, World};
 const PRODUCTION: (&str, &str) = ("APP_ENV", "production");
 
 #[tokio::test]
+async fn a_client_that_is_still_sending_keeps_nobody_out() {
+    let world = World::with(&[("MAX_REQUESTS_IN_FLIGHT", "1")]).await;
+    let client = world.client().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
+    sender.send(Ok("{")).await.unwrap();
+    let body = Body::from_stream(stream::unfold(receiver, async |mut parts| {
+        Some((parts.recv().await?, parts))
+    }));
+    let slow = world
+        .post("/api/chat/conversations")
+        .by(&client)
+        .header(CONTENT_TYPE, "application/json");
+    let slow = slow.body(body);
+    let others = async {
+        while sender.capacity() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let list = world.get("/api/chat/conversations").by(&client).send();
+        list.await.data(200);
+        sender.send(Ok("}")).await.unwrap();
+        drop(sender);
+    };
+    let (answer, ()) = tokio::join!(slow, others);
+    // There is nobody to talk to.
+    answer.failure(409, "NO_AGENT");
+}
+
+#[tokio::test]
 async fn unknown_routes_answer_in_the_envelope() {
     let world = World::new().await;
     for path in [

@@ -60,6 +60,35 @@ async fn connects_beyond_the_rate_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn so_many_are_on_their_way_in_at_once() {
+    let server = Server::start_with(settings(), Connections::bounded(0, 2)).await;
+    let polling = "GET /socket.io/?EIO=4&transport=polling";
+    // On their way in: connected, and not in any namespace yet.
+    let mut first = server.websocket(WEBSOCKETS[1]).await;
+    let second = server.websocket("/ws").await;
+    let answer = server.request(polling, "", "").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.head.contains("retry-after: "), "{}", answer.head);
+    for path in WEBSOCKETS {
+        assert_eq!(status(server.try_websocket(path, &[]).await), 503, "{path}");
+    }
+    // One is in, and makes room; so does one that goes.
+    assert!(first.text().await.starts_with("0{"));
+    first.send("40{\"token\":\"good\"}").await;
+    assert!(first.text().await.starts_with("40{"));
+    let third = server.websocket(WEBSOCKETS[1]).await;
+    assert_eq!(server.request(polling, "", "").await.status, 503);
+    drop(second);
+    within(async {
+        while server.request(polling, "", "").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    drop(third);
+}
+
+#[tokio::test]
 async fn draining_closes_the_transports_and_takes_nobody_in() {
     let mut server = Server::start(settings()).await;
     let mut clients = [

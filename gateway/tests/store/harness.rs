@@ -23,17 +23,27 @@ pub(crate) struct Database {
     pub(crate) url: String,
     folder: PathBuf,
     name: String,
+    /// Where MySQL is.
+    server: String,
 }
 
 impl Database {
     pub(crate) async fn new(kind: Kind) -> Self {
+        let server = match kind {
+            Kind::Sqlite => String::new(),
+            Kind::MySql => server_url(),
+        };
+        Self::on(kind, server).await
+    }
+
+    /// On a server of the test's own.
+    pub(crate) async fn on(kind: Kind, server: String) -> Self {
         let name = format!("chat_test_{}", uuid::Uuid::new_v4().simple());
         let folder = std::env::temp_dir().join(&name);
         let url = match kind {
             // The folder is not there yet: the store makes it.
             Kind::Sqlite => format!("sqlite://{}/deep/chat.db", folder.display()),
             Kind::MySql => {
-                let server = server_url();
                 let mut conn = MySqlConnection::connect(&server).await.unwrap();
                 let sql = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4");
                 conn.execute(AssertSqlSafe(sql)).await.unwrap();
@@ -46,7 +56,34 @@ impl Database {
             url,
             folder,
             name,
+            server,
         }
+    }
+
+    /// The port of its server.
+    pub(crate) fn port(&self) -> u16 {
+        let after = self.server.rsplit(':').next().unwrap();
+        after.trim_end_matches('/').parse().unwrap()
+    }
+
+    /// Its address as it is seen through another port of this machine, by somebody.
+    pub(crate) fn url_at(&self, user: &str, port: u16) -> String {
+        format!("mysql://{user}@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// Returns when a transaction waits for a lock of another.
+    pub(crate) async fn somebody_waits(&self) {
+        let sql = "SELECT COUNT(*) FROM information_schema.INNODB_TRX t \
+                   JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id \
+                   WHERE p.DB = DATABASE() AND t.trx_state = 'LOCK WAIT'";
+        let waiting = async {
+            while self.number(sql).await == 0 {
+                // Asked more often than ten times a second, the server repeats what it said before.
+                tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await;
+        in_time.expect("nobody waits");
     }
 
     pub(crate) fn settings(&self) -> Settings {
@@ -100,7 +137,7 @@ impl Database {
         match self.kind {
             Kind::Sqlite => std::fs::remove_dir_all(&self.folder).unwrap(),
             Kind::MySql => {
-                let mut conn = MySqlConnection::connect(&server_url()).await.unwrap();
+                let mut conn = MySqlConnection::connect(&self.server).await.unwrap();
                 conn.execute(AssertSqlSafe(format!("DROP DATABASE {}", self.name)))
                     .await
                     .unwrap();
@@ -122,7 +159,10 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn new(kind: Kind) -> Self {
-        let database = Database::new(kind).await;
+        Self::in_database(Database::new(kind).await).await
+    }
+
+    pub(crate) async fn in_database(database: Database) -> Self {
         let store = database.store();
         store.migrate().await.unwrap();
         Self { database, store }

@@ -6,14 +6,22 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "../mariadb_server/mod.rs"]
+#[expect(dead_code, reason = "what only the suite of overload needs")]
+mod mariadb_server;
+
 mod harness;
 
 mod accounts;
 mod adoption;
 mod catch_up;
+mod commits;
+mod contention;
 mod conversations;
+mod link;
 mod log;
 mod messages;
 mod opening;
 mod schema;
+mod servers;
 mod sessions;

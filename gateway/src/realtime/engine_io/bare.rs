@@ -67,6 +67,8 @@ impl<P: EngineProgram> Riders for BareRiders<P> {
     type Rider = Bare<P>;
 
     fn board(&self, link: &Arc<Link>) -> Bare<P> {
+        // There is nobody to ask.
+        link.is_in();
         Bare {
             program: Arc::clone(&self.0),
             session: EngineSession {

@@ -93,12 +93,14 @@ impl<F: Riders> EngineIo<F> {
     }
 
     fn open_polling(&self, parts: &Parts) -> Response {
-        if let Err(busy) = self.connections.admit() {
-            return upgrade::busy(busy);
-        }
+        let pass = match self.connections.admit() {
+            Ok(pass) => pass,
+            Err(busy) => return upgrade::busy(busy),
+        };
         let sid = random_id();
         let carrier = Carrier::Polling(Box::new(self.sessions.open(&sid)));
         let link = self.link(parts, false);
+        link.comes_in(pass);
         tokio::spawn(self.connection(link, carrier).run());
         payload(self.open_packet(&sid, vec!["websocket"]))
     }
@@ -108,10 +110,12 @@ impl<F: Riders> EngineIo<F> {
         if !self.settings.allows(&parts.headers) {
             return Err(Refused::Forbidden);
         }
-        if let Err(busy) = self.connections.admit() {
-            return Ok(upgrade::busy(busy));
-        }
+        let pass = match self.connections.admit() {
+            Ok(pass) => pass,
+            Err(busy) => return Ok(upgrade::busy(busy)),
+        };
         let link = self.link(parts, true);
+        link.comes_in(pass);
         // No request will name it, but clients expect one.
         self.greet(&link, self.open_packet(&random_id(), Vec::new()));
         let (response, coming) = request.accept();

@@ -5,10 +5,11 @@ use shared::model::User;
 use shared::{ClientId, Role, Timestamp, UserId};
 
 use super::SqlStore;
-use super::db::{Tx, transact};
+use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;
 use super::rows::{self, USER};
+use super::transaction::{Tx, transact};
 use crate::store::{
     Accounts, Credentials, EmailTaken, NewAdmin, NewClient, ProfileChange, StoreError,
 };
@@ -61,7 +62,12 @@ impl Accounts for SqlStore {
         account: &NewClient,
     ) -> Result<Result<User, EmailTaken>, StoreError> {
         let at = self.keepable(account.at).await?;
-        let outcome: Result<_, Fault> = transact!(self.db, |tx| register_client(tx, account, at));
+        let dialect = self.dialect();
+        let outcome: Result<_, Fault> = transact!(
+            self.db,
+            |tx| register_client(tx, account, at),
+            stands: |made| is_made(tx, dialect, made, &account.password_hash)
+        );
         Ok(taken_if_duplicate(outcome)?)
     }
 
@@ -70,7 +76,12 @@ impl Accounts for SqlStore {
         account: &NewAdmin,
     ) -> Result<Result<User, EmailTaken>, StoreError> {
         let at = self.keepable(account.at).await?;
-        let outcome: Result<_, Fault> = transact!(self.db, |tx| create_admin(tx, account, at));
+        let dialect = self.dialect();
+        let outcome: Result<_, Fault> = transact!(
+            self.db,
+            |tx| create_admin(tx, account, at),
+            stands: |made| is_made(tx, dialect, made, &account.password_hash)
+        );
         Ok(taken_if_duplicate(outcome)?)
     }
 
@@ -275,6 +286,24 @@ async fn create_admin(
     .bind(at);
     let id = UserId::new(tx.run(query).await?.id());
     Ok(Ok(inserted_user(tx, id).await?))
+}
+
+/// Whether an account is there whose transaction is in doubt. No two hashes are alike, even of one password.
+async fn is_made(
+    tx: &mut Tx,
+    dialect: Dialect,
+    made: &Result<User, EmailTaken>,
+    password_hash: &str,
+) -> Result<bool, Fault> {
+    let Ok(user) = made else { return Ok(true) };
+    let sql = format!(
+        "SELECT password FROM Users WHERE id = ?{}",
+        dialect.for_update()
+    );
+    match tx.first(Query::new(sql).bind(user.id)).await? {
+        Some(row) => Ok(row.cells().text()? == password_hash),
+        None => Ok(false),
+    }
 }
 
 async fn is_in(tx: &mut Tx, table: &str, email: &str) -> Result<bool, Fault> {

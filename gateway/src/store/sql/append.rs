@@ -12,20 +12,24 @@ use shared::{ClientId, ConversationId, EventSeq, MessageId, SenderType, Seq, Tim
 
 use super::SqlStore;
 use super::accounts::link_query;
-use super::db::{Tx, transact};
+use super::conversations::lock_conversation;
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::log::insert_outbox;
 use super::query::Query;
 use super::rows::{self, CLIENT_USER, MESSAGE, kind};
+use super::transaction::{Tx, transact};
 use crate::store::{
     Admission, AppendOutcome, Appended, Change, Logged, NewMessage, OutboxEntry, OutboxId, Parties,
     Rejection,
 };
 
-/// The most rows of one INSERT: 128 messages of the longest kind stay far below the 16 MiB of MariaDB's
-/// `max_allowed_packet`, and below SQLite's 32,766 values.
+/// The most rows of one INSERT: below SQLite's 32,766 values.
 const ROWS: usize = 128;
+
+/// The most bytes of text in one statement: half of the smallest `max_allowed_packet` that is still met with, 1 MiB. A server
+/// answers a longer one by hanging up.
+const TEXT: usize = 512 << 10;
 
 /// The most conversations of one UPDATE: each row walks the list of all, so longer lists would cost their square.
 const UPDATED: usize = 64;
@@ -51,7 +55,44 @@ impl SqlStore {
             times.push(self.keepable(message.at).await?);
         }
         let dialect = self.dialect();
-        transact!(self.db, |tx| append(tx, dialect, batch, &times, admit))
+        let mark = format!("{:016x}", rand::random::<u64>());
+        // Not in line with the others: there are as many of these at once as writers, with many callers' messages each.
+        transact!(
+            unqueued self.db,
+            |tx| append(tx, dialect, batch, &times, admit, &mark),
+            stands: |outcome| is_stored(tx, dialect, outcome, &mark)
+        )
+    }
+}
+
+/// Whether a batch is stored whose transaction is in doubt. Its first message speaks for all, and is known by the mark that
+/// its change bears in the log: where a server died, another sender's message may have taken its number and even its id.
+async fn is_stored(
+    tx: &mut Tx,
+    dialect: Dialect,
+    outcome: &AppendOutcome,
+    mark: &str,
+) -> Result<bool, Fault> {
+    let new = outcome.results.iter().find_map(|result| match result {
+        Ok(Appended::New(logged)) => Some(logged.position),
+        _ => None,
+    });
+    let Some(Position {
+        conversation,
+        event_seq,
+    }) = new
+    else {
+        return Ok(true);
+    };
+    lock_conversation(tx, dialect, conversation).await?;
+    let query = Query::new(
+        "SELECT payload FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
+    )
+    .bind(conversation)
+    .bind(event_seq);
+    match tx.first(query).await? {
+        Some(row) => Ok(row.cells().opt_text()?.as_deref() == Some(mark)),
+        None => Ok(false),
     }
 }
 
@@ -87,6 +128,7 @@ async fn append(
     batch: &[NewMessage],
     times: &[Timestamp],
     admit: &Admission,
+    mark: &str,
 ) -> Result<AppendOutcome, Fault> {
     let ids: BTreeSet<ConversationId> = batch.iter().map(|message| message.conversation).collect();
     let ids: Vec<ConversationId> = ids.into_iter().collect();
@@ -109,7 +151,7 @@ async fn append(
         ));
     }
     insert_messages(tx, dialect, step, &mut fresh).await?;
-    insert_events(tx, &fresh).await?;
+    insert_events(tx, &fresh, mark).await?;
     update_conversations(tx, &locked, &fresh).await?;
     let outbox = note(tx, dialect, step, &locked).await?;
 
@@ -334,7 +376,8 @@ async fn insert_messages(
 ) -> Result<(), Fault> {
     let mut rest = fresh;
     while !rest.is_empty() {
-        let (chunk, later) = rest.split_at_mut(chunk_len(rest.len()));
+        let len = chunk_len(rest, ROWS, |(message, _)| message.content.len());
+        let (chunk, later) = rest.split_at_mut(len);
         let mut query = Query::new(
             "INSERT INTO Messages (conversationId, senderId, receiverId, senderType, content, isRead, createdAt, \
              updatedAt, seq, eventSeq, clientMessageId) VALUES ",
@@ -361,15 +404,17 @@ async fn insert_messages(
     Ok(())
 }
 
-async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Fault> {
+/// Logs the new messages, the first of them with the batch's mark.
+async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)], mark: &str) -> Result<(), Fault> {
     let mut rest = fresh;
+    let mut mark = Some(mark);
     while !rest.is_empty() {
-        let (chunk, later) = rest.split_at(chunk_len(rest.len()));
+        let (chunk, later) = rest.split_at(chunk_len(rest, ROWS, |_| 0));
         let mut query = Query::new(
             "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, messageId, unreadCount, \
-             createdAt) VALUES ",
+             payload, createdAt) VALUES ",
         );
-        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, ?, ?)");
+        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, ?, ?, ?)");
         for (message, unread) in chunk {
             query.push_value(message.conversation_id);
             query.push_value(message.event_seq);
@@ -377,6 +422,7 @@ async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Faul
             query.push_value(message.sender_id);
             query.push_value(message.id);
             query.push_value(*unread);
+            query.push_value(mark.take());
             query.push_value(message.created_at.map(Timestamp::unix_millis));
         }
         tx.run(query).await?;
@@ -385,10 +431,10 @@ async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)]) -> Result<(), Faul
     Ok(())
 }
 
-/// The longest power of two that is left and allowed.
-fn chunk_len(left: usize) -> usize {
-    let mut len = ROWS;
-    while len > left {
+/// How many of `rest` one statement takes: the longest power of two that is left and allowed, in rows and in text.
+fn chunk_len<T>(rest: &[T], rows: usize, text: impl Fn(&T) -> usize) -> usize {
+    let mut len = rows;
+    while len > 1 && (len > rest.len() || rest[..len].iter().map(&text).sum::<usize>() > TEXT) {
         len /= 2;
     }
     len
@@ -406,11 +452,11 @@ async fn update_conversations(
         .values()
         .filter_map(|one| Some((one, &fresh[one.newest?].0)))
         .collect();
-    for chunk in changed.chunks(UPDATED) {
-        // The last one stands for itself again where the list is padded; the first match counts.
-        let padded: Vec<_> = (0..chunk.len().next_power_of_two())
-            .map(|index| chunk[index.min(chunk.len() - 1)])
-            .collect();
+    let mut rest = changed.as_slice();
+    while !rest.is_empty() {
+        let len = chunk_len(rest, UPDATED, |(_, message)| message.content.len());
+        let (chunk, later) = rest.split_at(len);
+        rest = later;
         let mut query = Query::new("UPDATE Conversations SET ");
         let columns: [(&str, NewValue); 7] = [
             ("lastMessage", |_, message| (&message.content).into()),
@@ -425,7 +471,7 @@ async fn update_conversations(
             query.push(if index == 0 { "" } else { ", " });
             query.push(column);
             query.push(" = CASE id");
-            for (one, message) in &padded {
+            for (one, message) in chunk {
                 query.push(" WHEN ? THEN ?");
                 query.push_value(message.conversation_id);
                 query.push_value(value(one, message));
@@ -433,7 +479,7 @@ async fn update_conversations(
             query.push(" END");
         }
         query.push(" WHERE id IN ");
-        let ids: Vec<ConversationId> = padded.iter().map(|(_, one)| one.conversation_id).collect();
+        let ids: Vec<ConversationId> = chunk.iter().map(|(_, one)| one.conversation_id).collect();
         query.push_list(&ids);
         tx.run(query).await?;
     }
@@ -459,7 +505,7 @@ async fn note(
         .collect();
     let mut rest = entries.as_mut_slice();
     while !rest.is_empty() {
-        let (chunk, later) = rest.split_at_mut(chunk_len(rest.len()));
+        let (chunk, later) = rest.split_at_mut(chunk_len(rest, ROWS, |_| 0));
         insert_outbox(tx, dialect, step, chunk).await?;
         rest = later;
     }

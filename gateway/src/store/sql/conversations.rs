@@ -7,15 +7,15 @@ use shared::{ConversationId, Role, Timestamp, UserId};
 
 use super::SqlStore;
 use super::accounts::link_query;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::log::{NewChange, log_change};
+use super::log::{NewChange, is_logged, log_change};
 use super::query::Query;
 use super::rows::{
     self, CLIENT_USER, CONVERSATION, ConversationRow, DeletedPayload, conversation_joins, kind,
     to_payload,
 };
+use super::transaction::{Tx, transact};
 use crate::store::{
     Change, ConversationCursor, ConversationRecord, Conversations, Logged, OpenOutcome, ReadMark,
     ReadOutcome, StoreError, UnreadTotals, Viewer,
@@ -87,7 +87,11 @@ impl Conversations for SqlStore {
         at: Timestamp,
     ) -> Result<Option<Logged>, StoreError> {
         let dialect = self.dialect();
-        let outcome: Result<_, Fault> = transact!(self.db, |tx| delete(tx, dialect, id, by, at));
+        let outcome: Result<_, Fault> = transact!(
+            self.db,
+            |tx| delete(tx, dialect, id, by, at),
+            stands: |deleted| deleted_for_good(tx, dialect, deleted)
+        );
         Ok(outcome?)
     }
 
@@ -194,6 +198,18 @@ impl SqlStore {
             self.db.run(link_query(client.id, user)).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether the outcome of a deletion in doubt holds.
+async fn deleted_for_good(
+    tx: &mut Tx,
+    dialect: Dialect,
+    outcome: &Option<Logged>,
+) -> Result<bool, Fault> {
+    match outcome {
+        Some(logged) => is_logged(tx, dialect, logged).await,
+        None => Ok(true),
     }
 }
 

@@ -1,33 +1,51 @@
-//! Connections: pools that need no database to be made, statements bounded in time, transactions. No statement about
-//! the chat's own tables stands here.
+//! Connections: pools that need no database to be made, statements bounded in time. No statement about the chat's own tables
+//! stands here; transactions are `transaction`'s.
 
 use std::path::Path;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::pool::PoolOptions;
+use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Database, Executor as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Database, Executor as _, Pool};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::{MySqlConn, Query, Row, SqliteConn};
+use super::transaction::ATTEMPTS;
+use crate::gate::{Gate, Pass};
 use crate::store::{InvalidUrl, Settings};
 
 /// Prepared statements a connection keeps: all of this program's, each in its few lengths, fit.
 const STATEMENT_CACHE: usize = 256;
 
-/// How often a transaction is tried that failed for no fault of its own. Deadlocks are rare, since rows are locked in
-/// order; three in a row mean trouble the caller should hear of.
-pub(super) const ATTEMPTS: u32 = 4;
+/// How many calls may wait for each connection. Where one is held for 5 ms, as usual, the last in line waits a sixth of a
+/// second; where it is held so long that the last would wait in vain, a longer line helps nobody.
+const WAITING: usize = 32;
+
+/// How long to wait before a server that lets nobody in is asked again; a connection of our own may be free before.
+const DOOR_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection may take to come back into its pool, where it is tried once more: on a link that died silently
+/// it never would, and its place in the pool would be lost with it.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// How long MySQL keeps a connection that nobody uses, seconds. It is what ends the transaction of a node that vanished
+/// without a word, and frees what that has locked. The pool lets go of idle connections before.
+const IDLE_SECONDS: u64 = 60;
 
 /// The pools of one database.
 pub(super) struct Db {
     pools: Pools,
     /// For one statement, on this side; the server is told to give up first.
-    timeout: Duration,
+    pub(super) timeout: Duration,
+    /// How long a call waits for a connection.
+    pub(super) acquire_timeout: Duration,
+    /// The calls that have a connection or wait for one.
+    pub(super) calls: Gate,
 }
 
 enum Pools {
@@ -72,18 +90,17 @@ impl Done {
 pub(super) struct Conn {
     inner: Inner,
     timeout: Option<Duration>,
+    /// When the transaction it is used for must have come to its end.
+    pub(super) by: Option<Instant>,
+    /// It is of no more use.
+    pub(super) spoiled: bool,
+    /// Its place among the calls, where it takes one.
+    _place: Option<Pass>,
 }
 
 pub(super) enum Inner {
     MySql(MySqlConn),
     Sqlite(SqliteConn),
-}
-
-/// A transaction. Dropped without an end it takes its connection with it, which ends it on the server too: so a caller
-/// that goes away leaves no lock behind.
-pub(super) struct Tx {
-    conn: Conn,
-    ended: bool,
 }
 
 impl Db {
@@ -101,6 +118,11 @@ impl Db {
         Ok(Self {
             pools,
             timeout: settings.statement_timeout + Duration::from_millis(500),
+            acquire_timeout: settings.acquire_timeout,
+            calls: Gate::new(
+                "database",
+                settings.pool_size.max(1) as usize * (1 + WAITING),
+            ),
         })
     }
 
@@ -111,9 +133,24 @@ impl Db {
         }
     }
 
-    /// A reading statement's rows.
+    /// A reading statement's rows. Where its connection is lost under it, it is asked once more.
     pub(super) async fn all(&self, query: Query) -> Result<Vec<Row>, Fault> {
-        self.reader().await?.all(query).await
+        let by = Instant::now() + self.acquire_timeout;
+        let place = self.calls.enter()?;
+        let answer = self.reader(by, None).await?.all(query.clone()).await;
+        match answer {
+            Err(fault) if fault.is_lost_connection() && Instant::now() < by => {
+                self.reader(by, Some(place)).await?.all(query).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The same for the node's own questions: after the database's health, or for what all calls need to know. No crowd of
+    /// callers may keep them out.
+    pub(super) async fn first_of_all(&self, query: Query) -> Result<Option<Row>, Fault> {
+        let by = Instant::now() + self.acquire_timeout;
+        self.reader(by, None).await?.first(query).await
     }
 
     /// A reading statement's first row.
@@ -121,16 +158,18 @@ impl Db {
         Ok(self.all(query).await?.into_iter().next())
     }
 
-    /// A writing statement by itself, committed when it returns.
+    /// A writing statement by itself, committed when it returns. Where others stand in its way it is tried again; where its
+    /// connection is lost under it, it is unknown whether it took effect.
     pub(super) async fn run(&self, query: Query) -> Result<Done, Fault> {
-        self.writer().await?.run(query).await
-    }
-
-    /// Begins a transaction that may write.
-    pub(super) async fn begin(&self) -> Result<Tx, Fault> {
-        let mut conn = self.writer().await?;
-        conn.begin().await?;
-        Ok(Tx { conn, ended: false })
+        let mut tries = self.tries();
+        let place = self.calls.enter()?;
+        let mut conn = self.writer(tries.by, Some(place)).await?;
+        loop {
+            match conn.run(query.clone()).await {
+                Err(fault) if fault.is_contention() && tries.next() => {}
+                done => return done,
+            }
+        }
     }
 
     /// A connection of its own, without time limits, for migrations. It is closed when dropped.
@@ -167,7 +206,7 @@ impl Db {
                         .map_err(Fault::from);
                     match conn {
                         Err(fault) if fault.is_worth_a_retry() && Instant::now() < give_up => {
-                            tokio::time::sleep(LOCKED_PAUSE).await;
+                            sleep(LOCKED_PAUSE).await;
                         }
                         conn => break Inner::Sqlite(conn?),
                     }
@@ -177,6 +216,9 @@ impl Db {
         let mut conn = Conn {
             inner,
             timeout: None,
+            by: None,
+            spoiled: false,
+            _place: None,
         };
         conn.close_on_drop();
         Ok(conn)
@@ -194,40 +236,62 @@ impl Db {
         }
     }
 
-    async fn reader(&self) -> Result<Conn, Fault> {
+    async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let inner = match &self.pools {
-            Pools::MySql(pool, _) => Inner::MySql(pool.acquire().await?),
+            Pools::MySql(pool, _) => Inner::MySql(acquire(pool, by).await?),
             Pools::Sqlite {
                 reading, options, ..
             } => {
                 make_folder(options.get_filename())?;
-                Inner::Sqlite(reading.acquire().await?)
+                Inner::Sqlite(acquire(reading, by).await?)
             }
         };
-        Ok(Conn {
-            inner,
-            timeout: Some(self.timeout),
-        })
+        Ok(self.conn(inner, place))
     }
 
-    async fn writer(&self) -> Result<Conn, Fault> {
+    pub(super) async fn writer(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let Pools::Sqlite {
             writing, options, ..
         } = &self.pools
         else {
-            return self.reader().await;
+            return self.reader(by, place).await;
         };
         make_folder(options.get_filename())?;
-        Ok(Conn {
-            inner: Inner::Sqlite(writing.acquire().await?),
+        let inner = Inner::Sqlite(acquire(writing, by).await?);
+        Ok(self.conn(inner, place))
+    }
+
+    fn conn(&self, inner: Inner, place: Option<Pass>) -> Conn {
+        Conn {
+            inner,
             timeout: Some(self.timeout),
-        })
+            by: None,
+            spoiled: false,
+            _place: place,
+        }
+    }
+}
+
+/// Waits for a connection. A server that lets nobody in just now is asked again: one that restarts is back in a moment,
+/// and where it has too many connections, one of ours will do.
+async fn acquire<D: Database>(pool: &Pool<D>, by: Instant) -> Result<PoolConnection<D>, Fault> {
+    loop {
+        let answer = timeout_at(by, pool.acquire()).await;
+        match answer
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(Fault::Sql)
+        {
+            Err(fault) if fault.is_closed_door() && Instant::now() + DOOR_PAUSE < by => {
+                sleep(DOOR_PAUSE).await;
+            }
+            answer => return answer,
+        }
     }
 }
 
 impl Conn {
     pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
-        let timeout = self.timeout;
+        let timeout = self.time_left();
         let inner = &mut self.inner;
         let answer = async move {
             match inner {
@@ -252,7 +316,7 @@ impl Conn {
     }
 
     pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
-        let timeout = self.timeout;
+        let timeout = self.time_left();
         let inner = &mut self.inner;
         let answer = async move {
             match inner {
@@ -284,7 +348,7 @@ impl Conn {
 
     /// Statements without values, not prepared: DDL and the ends of transactions.
     pub(super) async fn raw(&mut self, sql: &str) -> Result<(), Fault> {
-        let timeout = self.timeout;
+        let timeout = self.time_left();
         let inner = &mut self.inner;
         let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         let answer = async move {
@@ -313,83 +377,41 @@ impl Conn {
         &mut self.inner
     }
 
-    fn close_on_drop(&mut self) {
+    /// For the next statement.
+    fn time_left(&self) -> Option<Duration> {
+        let whole = self
+            .by
+            .map(|by| by.saturating_duration_since(Instant::now()));
+        self.timeout
+            .map(|one| whole.map_or(one, |whole| whole.min(one)))
+    }
+
+    pub(super) fn close_on_drop(&mut self) {
+        self.spoiled = true;
         match &mut self.inner {
             Inner::MySql(conn) => conn.close_on_drop(),
             Inner::Sqlite(conn) => conn.close_on_drop(),
         }
     }
 
-    /// A connection in the middle of an overdue statement is of no more use.
+    /// Some faults leave a connection that is of no more use.
     fn give_up_after<T>(&mut self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        if matches!(answer, Err(Fault::TooSlow)) {
+        if answer.as_ref().is_err_and(Fault::spoils_connection) {
             self.close_on_drop();
         }
         answer
     }
 }
 
-impl Tx {
-    pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
-        self.conn.all(query).await
-    }
-
-    pub(super) async fn first(&mut self, query: Query) -> Result<Option<Row>, Fault> {
-        self.conn.first(query).await
-    }
-
-    pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
-        self.conn.run(query).await
-    }
-
-    /// After an error here it is unknown whether the transaction took effect.
-    pub(super) async fn commit(mut self) -> Result<(), Fault> {
-        self.conn.raw("COMMIT").await?;
-        self.ended = true;
-        Ok(())
-    }
-
-    pub(super) async fn rollback(mut self) {
-        self.ended = self.conn.raw("ROLLBACK").await.is_ok();
-    }
-}
-
-impl Drop for Tx {
+impl Drop for Conn {
+    /// Back into the pool, in bounded time. The pool would do it by itself, and wait for as long as its check of the
+    /// connection takes.
     fn drop(&mut self) {
-        if !self.ended {
-            self.conn.close_on_drop();
+        if let (false, Inner::MySql(conn)) = (self.spoiled, &mut self.inner) {
+            tokio::spawn(timeout(RETURN, conn.return_to_pool()));
         }
     }
 }
-
-/// Runs a body in a transaction: commits what it answers, rolls back and perhaps tries again when it fails. A macro,
-/// since a future that borrows both the transaction and the caller's arguments can't be named in a bound.
-macro_rules! transact {
-    ($db:expr, |$tx:ident| $body:expr) => {{
-        let mut attempt = 1;
-        loop {
-            let mut tx = $db.begin().await?;
-            let outcome = {
-                let $tx = &mut tx;
-                $body.await
-            };
-            match outcome {
-                Ok(value) => {
-                    tx.commit().await?;
-                    break Ok::<_, $crate::store::sql::fault::Fault>(value);
-                }
-                Err(fault) => {
-                    tx.rollback().await;
-                    if attempt >= $crate::store::sql::db::ATTEMPTS || !fault.is_worth_a_retry() {
-                        break Err(fault);
-                    }
-                    attempt += 1;
-                }
-            }
-        }
-    }};
-}
-pub(super) use transact;
 
 async fn within<T>(
     timeout: Option<Duration>,
@@ -407,6 +429,7 @@ fn pool_options<D: Database>(settings: &Settings) -> PoolOptions<D> {
     PoolOptions::new()
         .max_connections(settings.pool_size.max(1))
         .acquire_timeout(settings.acquire_timeout)
+        .idle_timeout(Duration::from_secs(IDLE_SECONDS - 10))
 }
 
 fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
@@ -420,38 +443,59 @@ fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
         .charset("utf8mb4")
         .statement_cache_capacity(STATEMENT_CACHE)
         .disable_statement_logging();
-    let timeout = settings.statement_timeout;
+    let limits = SessionLimits {
+        statement: settings.statement_timeout,
+        transaction: settings.acquire_timeout + settings.statement_timeout,
+    };
     let pool = pool_options(settings)
         .after_connect(move |conn, _| {
-            Box::pin(async move { prepare_mysql(conn, Some(timeout)).await })
+            Box::pin(async move { prepare_mysql(conn, Some(limits)).await })
         })
         .connect_lazy_with(options.clone());
     Ok(Pools::MySql(pool, options))
+}
+
+/// How long the server lets a connection take for something.
+#[derive(Clone, Copy)]
+struct SessionLimits {
+    statement: Duration,
+    /// As long as a transaction takes with all its attempts.
+    transaction: Duration,
 }
 
 /// Makes a session fit: reads see what others have committed (a batch must see a repeat that was stored while it waited
 /// for its lock), nothing is cut to fit a column, nothing runs for ever.
 async fn prepare_mysql(
     conn: &mut sqlx::MySqlConnection,
-    timeout: Option<Duration>,
+    limits: Option<SessionLimits>,
 ) -> Result<(), sqlx::Error> {
     conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         .await?;
     conn.execute("SET SESSION sql_mode = CONCAT_WS(',', @@sql_mode, 'STRICT_TRANS_TABLES')")
         .await?;
-    let Some(timeout) = timeout else {
+    let Some(limits) = limits else {
         return Ok(());
     };
     let version: String = sqlx::query_scalar("SELECT VERSION()")
         .fetch_one(&mut *conn)
         .await?;
+    let statement = limits.statement;
     let limit = if version.contains("MariaDB") {
-        format!("max_statement_time = {}", timeout.as_secs_f64())
+        // A node that vanished without a word holds its locks no longer than one that is alive.
+        let idle = limits.transaction.as_secs().max(1);
+        format!(
+            "max_statement_time = {}, SESSION idle_transaction_timeout = {idle}",
+            statement.as_secs_f64()
+        )
     } else {
-        format!("max_execution_time = {}", timeout.as_millis())
+        // MySQL has nothing for idle transactions alone.
+        format!(
+            "max_execution_time = {}, SESSION wait_timeout = {IDLE_SECONDS}",
+            statement.as_millis()
+        )
     };
     // So that all attempts of a transaction together stay near the limit of one statement.
-    let lock_wait = (timeout.as_secs() / u64::from(ATTEMPTS)).max(1);
+    let lock_wait = (statement.as_secs() / u64::from(ATTEMPTS)).max(1);
     let sql = format!("SET SESSION {limit}, SESSION innodb_lock_wait_timeout = {lock_wait}");
     conn.execute(AssertSqlSafe(sql)).await?;
     Ok(())

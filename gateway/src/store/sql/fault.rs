@@ -3,6 +3,7 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::gate::Full;
 use crate::store::StoreError;
 
 /// A failed statement.
@@ -14,6 +15,8 @@ pub(super) enum Fault {
     TooSlow,
     /// A row was there before ours, where the second attempt will find it.
     Overtaken,
+    /// Too many wait for a connection already: refused before anything was begun.
+    Full(Full),
 }
 
 /// What is told of a fault: where it happened and its code, not the database's sentence, which may quote values.
@@ -29,12 +32,16 @@ const UNKNOWN_COLUMN: u16 = 1054;
 const UNSTORABLE: [u16; 2] = [1366, 1406];
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const DEADLOCK: u16 = 1213;
-/// The server is there, but not for us, or not just now: too many connections, a shutdown, a missing or not yet granted
-/// database, a read-only server in a failover, a killed or slow statement.
-const PASSING: [u16; 20] = [
-    1040, 1044, 1045, 1049, 1053, 1077, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1226, 1290, 1317,
-    1836, 1927, 1969, 3024,
-];
+/// The server has no connection left, or none left for this user.
+const TOO_MANY_CONNECTIONS: [u16; 3] = [1040, 1203, 1226];
+/// The server goes, or has ended this connection: a shutdown, a kill, a link that broke.
+const CONNECTION_ENDED: [u16; 8] = [1053, 1077, 1152, 1158, 1159, 1160, 1161, 1927];
+/// A statement that is longer than the server takes; it hangs up after saying so.
+const PACKET_TOO_LARGE: u16 = 1153;
+/// The server takes no writes: it is, or has become, a replica.
+const READ_ONLY: [u16; 3] = [1290, 1792, 1836];
+/// The server is there, but not for us, or not just now: a missing or not yet granted database, a killed or slow statement.
+const PASSING: [u16; 7] = [1044, 1045, 1049, 1129, 1317, 1969, 3024];
 
 // Primary result codes of SQLite. https://www.sqlite.org/rescode.html
 const SQLITE_BUSY: u32 = 5;
@@ -45,6 +52,12 @@ const SQLITE_PASSING: [u32; 4] = [8, 10, 13, 14];
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
+    }
+}
+
+impl From<Full> for Fault {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
     }
 }
 
@@ -73,12 +86,16 @@ impl Fault {
         }
     }
 
-    /// Whether the whole transaction may be tried again at once: it was rolled back, and not for its own fault.
+    /// Whether the whole transaction, which was not committed, may be tried again at once: others stood in its way, or its
+    /// connection ended under it.
     pub(super) fn is_worth_a_retry(&self) -> bool {
+        self.is_contention() || self.is_lost_connection()
+    }
+
+    /// Whether others stood in the way: the statement was not done, and may be tried again on the same connection.
+    pub(super) fn is_contention(&self) -> bool {
         match self {
             Self::Overtaken => true,
-            Self::TooSlow => false,
-            Self::Sql(sqlx::Error::Io(_)) => true,
             Self::Sql(sqlx::Error::Database(error)) => match mysql_code(error.as_ref()) {
                 Some(code) => code == DEADLOCK || code == LOCK_WAIT_TIMEOUT,
                 None => {
@@ -88,16 +105,57 @@ impl Fault {
                     )
                 }
             },
-            Self::Sql(_) => false,
+            Self::TooSlow | Self::Full(_) | Self::Sql(_) => false,
+        }
+    }
+
+    /// Whether the connection ended under the statement.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Sql(sqlx::Error::Io(_)) => true,
+            Self::Sql(_) => self
+                .server_code()
+                .is_some_and(|code| CONNECTION_ENDED.contains(&code)),
+            Self::TooSlow | Self::Overtaken | Self::Full(_) => false,
+        }
+    }
+
+    /// Whether the connection is of no more use: it has ended, an overdue statement is in its way, or it leads to a server
+    /// that is no longer the one to write to, and a new one may lead elsewhere.
+    pub(super) fn spoils_connection(&self) -> bool {
+        self.is_lost_connection()
+            || matches!(self, Self::TooSlow | Self::Sql(sqlx::Error::Protocol(_)))
+            || self
+                .server_code()
+                .is_some_and(|code| code == PACKET_TOO_LARGE || READ_ONLY.contains(&code))
+    }
+
+    /// Whether nobody is let in just now, though the server is there or soon will be.
+    pub(super) fn is_closed_door(&self) -> bool {
+        self.is_lost_connection()
+            || self
+                .server_code()
+                .is_some_and(|code| TOO_MANY_CONNECTIONS.contains(&code))
+    }
+
+    fn server_code(&self) -> Option<u16> {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => mysql_code(error.as_ref()),
+            _ => None,
         }
     }
 
     fn is_passing(&self) -> bool {
         match self {
-            Self::TooSlow | Self::Overtaken => true,
+            Self::TooSlow | Self::Overtaken | Self::Full(_) => true,
             Self::Sql(sqlx::Error::Database(error)) => match mysql_code(error.as_ref()) {
                 Some(code) => {
-                    PASSING.contains(&code) || code == DEADLOCK || code == LOCK_WAIT_TIMEOUT
+                    code == DEADLOCK
+                        || code == LOCK_WAIT_TIMEOUT
+                        || PASSING.contains(&code)
+                        || CONNECTION_ENDED.contains(&code)
+                        || TOO_MANY_CONNECTIONS.contains(&code)
+                        || READ_ONLY.contains(&code)
                 }
                 None => sqlite_code(error.as_ref()).is_some_and(|code| {
                     code == SQLITE_BUSY || code == SQLITE_LOCKED || SQLITE_PASSING.contains(&code)
@@ -126,6 +184,7 @@ impl Fault {
         Told(match self {
             Self::TooSlow => "a statement took too long".to_owned(),
             Self::Overtaken => "others kept changing the same rows".to_owned(),
+            Self::Full(full) => full.to_string(),
             Self::Sql(sqlx::Error::Database(error)) => match mysql_code(error.as_ref()) {
                 // These name tables and columns, nothing else.
                 Some(NO_SUCH_TABLE | UNKNOWN_COLUMN | 1044 | 1049 | 1064 | 1364) => {
@@ -150,6 +209,9 @@ impl Fault {
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
+        if let Fault::Full(full) = fault {
+            return Self::Full(full);
+        }
         let told = Box::new(fault.told());
         if fault.is_passing() {
             Self::Unavailable(told)

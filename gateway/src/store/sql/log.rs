@@ -8,7 +8,7 @@ use shared::model::{ClientSummary, Message};
 use shared::{ClientId, ConversationId, EventSeq, Role, Seq, Timestamp, UserId};
 
 use super::SqlStore;
-use super::db::Tx;
+use super::conversations::lock_conversation;
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::{Query, Row};
@@ -16,6 +16,7 @@ use super::rows::{
     self, CLIENT_USER, DeletedPayload, MESSAGE, ReadPayload, from_millis, from_payload, kind,
 };
 use super::schema::LOG_AGE;
+use super::transaction::Tx;
 use crate::store::{
     Change, Log, LogHead, Logged, OutboxEntry, OutboxId, Parties, StoreError, Viewer,
 };
@@ -191,6 +192,35 @@ pub(super) async fn log_change(
     }];
     insert_outbox(tx, dialect, 1, &mut entry).await?;
     Ok(entry[0].id)
+}
+
+/// Whether a change other than a message is in the log: asked where it is unknown whether the transaction that logged it was
+/// committed. The conversation is locked first, as that transaction has locked it: so it has come to its end by then.
+pub(super) async fn is_logged(
+    tx: &mut Tx,
+    dialect: Dialect,
+    logged: &Logged,
+) -> Result<bool, Fault> {
+    lock_conversation(tx, dialect, logged.position.conversation).await?;
+    let query = Query::new(
+        "SELECT kind, actorId, createdAt FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
+    )
+    .bind(logged.position.conversation)
+    .bind(logged.position.event_seq);
+    let Some(row) = tx.first(query).await? else {
+        return Ok(false);
+    };
+    let mut cells = row.cells();
+    let (kind, actor, at) = (cells.text()?, UserId::new(cells.int()?), cells.int()?);
+    // Another's change may have taken the number of one that was rolled back. The same person's same change of the same
+    // millisecond is as good.
+    let wanted = match &logged.change {
+        Change::Message { .. } => kind::MESSAGE,
+        Change::Read { .. } => kind::READ,
+        Change::Created(_) => kind::CREATED,
+        Change::Deleted => kind::DELETED,
+    };
+    Ok(kind == wanted && actor == logged.actor && at == logged.at.unix_millis())
 }
 
 /// Inserts entries in one statement and gives them their ids, which are `step` apart.

@@ -16,6 +16,7 @@ mod reading;
 mod rows;
 mod schema;
 mod sessions;
+mod transaction;
 
 use std::sync::Arc;
 
@@ -84,7 +85,11 @@ impl SqlStore {
                AND LOWER(TABLE_NAME) IN ('users', 'clients', 'conversations', 'messages') \
                AND COLUMN_NAME IN ('createdAt', 'updatedAt', 'readAt', 'lastMessageTime')",
         );
-        let precision = self.db.first(query).await?.map_or(Ok(3), |row| row.int())?;
+        let precision = self
+            .db
+            .first_of_all(query)
+            .await?
+            .map_or(Ok(3), |row| row.int())?;
         Ok(precision < 3)
     }
 

@@ -8,12 +8,12 @@ use super::accounts::{
     ClientRow, insert_client, link_query, own_clients, own_clients_query, unlinked,
 };
 use super::conversations::read_conversation;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::log::{NewChange, log_change};
+use super::log::{NewChange, is_logged, log_change};
 use super::query::Query;
 use super::rows::{self, USER, kind, to_payload};
+use super::transaction::{Tx, transact};
 use crate::store::{Change, ConversationRecord, Logged, OpenOutcome};
 
 impl SqlStore {
@@ -25,7 +25,20 @@ impl SqlStore {
     ) -> Result<OpenOutcome, Fault> {
         let at = self.keepable(at).await?;
         let dialect = self.dialect();
-        transact!(self.db, |tx| open(tx, dialect, client, agent, at))
+        transact!(
+            self.db,
+            |tx| open(tx, dialect, client, agent, at),
+            stands: |outcome| opened(tx, dialect, outcome)
+        )
+    }
+}
+
+/// Whether the outcome of a transaction in doubt holds.
+async fn opened(tx: &mut Tx, dialect: Dialect, outcome: &OpenOutcome) -> Result<bool, Fault> {
+    match outcome {
+        OpenOutcome::Created(_, logged) => is_logged(tx, dialect, logged).await,
+        // Nothing was written that matters.
+        _ => Ok(true),
     }
 }
 

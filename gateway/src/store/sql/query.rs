@@ -19,6 +19,7 @@ use super::fault::Fault;
 const SQLITE_TIME: &str = "%Y-%m-%d %H:%M:%S%.3f +00:00";
 
 /// A statement with `?` for each of its values. Values never get into the text.
+#[derive(Clone)]
 pub(super) struct Query {
     sql: Cow<'static, str>,
     values: Vec<Value>,

@@ -5,12 +5,12 @@ use shared::{EventSeq, SenderType, Seq, Timestamp};
 
 use super::SqlStore;
 use super::conversations::{lock_conversation, read_conversation};
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::log::{NewChange, log_change};
+use super::log::{NewChange, is_logged, log_change};
 use super::query::Query;
 use super::rows::{ReadPayload, kind, to_payload};
+use super::transaction::{Tx, transact};
 use crate::store::{Change, Logged, ReadMark, ReadOutcome};
 
 /// The columns in which a side's reading is kept: what it has not read, and up to where it has.
@@ -25,7 +25,27 @@ impl SqlStore {
     pub(super) async fn mark(&self, mark: &ReadMark) -> Result<Option<ReadOutcome>, Fault> {
         let at = self.keepable(mark.at).await?;
         let dialect = self.dialect();
-        transact!(self.db, |tx| mark_read(tx, dialect, mark, at))
+        transact!(
+            self.db,
+            |tx| mark_read(tx, dialect, mark, at),
+            stands: |outcome| marked(tx, dialect, outcome)
+        )
+    }
+}
+
+/// Whether the outcome of a transaction in doubt holds.
+async fn marked(
+    tx: &mut Tx,
+    dialect: Dialect,
+    outcome: &Option<ReadOutcome>,
+) -> Result<bool, Fault> {
+    match outcome {
+        Some(ReadOutcome {
+            logged: Some(logged),
+            ..
+        }) => is_logged(tx, dialect, logged).await,
+        // A place moved at the most: moving it again does no harm.
+        _ => Ok(false),
     }
 }
 

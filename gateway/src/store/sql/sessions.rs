@@ -1,15 +1,17 @@
 //! `Sessions`, `RefreshTokens` and `TokenRevocations`: who is signed in, and which access tokens ended early.
 
+use std::future::{Ready, ready};
+
 use async_trait::async_trait;
 use shared::envelope::{Revocation, RevocationScope};
 use shared::{Timestamp, UserId};
 
 use super::SqlStore;
-use super::db::{Tx, transact};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;
 use super::rows::{self, USER};
+use super::transaction::{Tx, transact};
 use crate::store::{NewSession, RefreshRotation, RotationOutcome, Sessions, StoreError, TokenHash};
 
 /// How long a revocation is kept: the hour an access token lives, and a quarter for clocks that differ.
@@ -21,7 +23,12 @@ const PRUNED: u32 = 500;
 #[async_trait]
 impl Sessions for SqlStore {
     async fn begin_session(&self, session: &NewSession) -> Result<(), StoreError> {
-        let outcome: Result<_, Fault> = transact!(self.db, |tx| begin(tx, session));
+        let dialect = self.dialect();
+        let outcome: Result<_, Fault> = transact!(
+            self.db,
+            |tx| begin(tx, session),
+            stands: |_begun| has_begun(tx, dialect, &session.id)
+        );
         Ok(outcome?)
     }
 
@@ -30,7 +37,11 @@ impl Sessions for SqlStore {
         rotation: &RefreshRotation,
     ) -> Result<RotationOutcome, StoreError> {
         let dialect = self.dialect();
-        let outcome: Result<_, Fault> = transact!(self.db, |tx| rotate(tx, dialect, rotation));
+        let outcome: Result<_, Fault> = transact!(
+            self.db,
+            |tx| rotate(tx, dialect, rotation),
+            stands: |outcome| is_rotated(tx, dialect, rotation, outcome)
+        );
         Ok(outcome?)
     }
 
@@ -40,7 +51,11 @@ impl Sessions for SqlStore {
         user: UserId,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        let outcome: Result<_, Fault> = transact!(self.db, |tx| end(tx, session_id, user, at));
+        let outcome: Result<_, Fault> = transact!(
+            self.db,
+            |tx| end(tx, session_id, user, at),
+            stands: |_ended| again(tx)
+        );
         outcome?;
         Ok(())
     }
@@ -53,9 +68,11 @@ impl Sessions for SqlStore {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let updated_at = self.keepable(at).await?;
-        let outcome: Result<_, Fault> = transact!(self.db, |tx| change_password(
-            tx, user, hash, keep, at, updated_at
-        ));
+        let outcome: Result<_, Fault> = transact!(
+            self.db,
+            |tx| change_password(tx, user, hash, keep, at, updated_at),
+            stands: |_changed| again(tx)
+        );
         Ok(outcome?)
     }
 
@@ -131,6 +148,53 @@ impl SqlStore {
         );
         let query = Query::new(sql).bind(before).bind(PRUNED);
         Ok(self.db.run(query).await?.rows)
+    }
+}
+
+/// What may be done twice need not be looked for.
+fn again(_: &Tx) -> Ready<Result<bool, Fault>> {
+    ready(Ok(false))
+}
+
+/// Whether a session is there whose transaction is in doubt. No two have one id.
+async fn has_begun(tx: &mut Tx, dialect: Dialect, id: &str) -> Result<bool, Fault> {
+    let sql = format!(
+        "SELECT userId FROM Sessions WHERE id = ?{}",
+        dialect.for_update()
+    );
+    Ok(tx.first(Query::new(sql).bind(id)).await?.is_some())
+}
+
+/// Whether the outcome of a rotation in doubt holds.
+async fn is_rotated(
+    tx: &mut Tx,
+    dialect: Dialect,
+    rotation: &RefreshRotation,
+    outcome: &RotationOutcome,
+) -> Result<bool, Fault> {
+    match outcome {
+        RotationOutcome::Rotated { .. } => {
+            let sql = format!(
+                "SELECT createdAt FROM RefreshTokens WHERE hash = ?{}",
+                dialect.for_update()
+            );
+            let query = Query::new(sql).bind(rotation.fresh.as_slice());
+            Ok(tx.first(query).await?.is_some())
+        }
+        RotationOutcome::Reused(Revocation {
+            scope: RevocationScope::Session(id),
+            ..
+        }) => {
+            let sql = format!(
+                "SELECT endedAt FROM Sessions WHERE id = ?{}",
+                dialect.for_update()
+            );
+            let row = tx.first(Query::new(sql).bind(id)).await?;
+            let ended_at = row.map_or(Ok(None), |row| row.cells().opt_int())?;
+            Ok(ended_at == Some(rotation.at.unix_millis()))
+        }
+        // Nothing was written.
+        _ => Ok(true),
     }
 }
 

@@ -3,10 +3,10 @@
 //! was cut short goes on with the next.
 
 use super::{Conn, progress, set_progress};
-use crate::store::sql::db::ATTEMPTS;
 use crate::store::sql::dialect::Dialect;
 use crate::store::sql::fault::Fault;
 use crate::store::sql::query::Query;
+use crate::store::sql::transaction::ATTEMPTS;
 
 /// How many message ids are looked through in one query.
 const WINDOW: i64 = 200_000;

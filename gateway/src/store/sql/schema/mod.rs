@@ -46,7 +46,7 @@ impl Schema for SqlStore {
 
     async fn check(&self) -> Result<SchemaState, StoreError> {
         let query = Query::new("SELECT value FROM SchemaProgress WHERE name = 'schema'");
-        match self.db.first(query).await {
+        match self.db.first_of_all(query).await {
             // A later version only adds: this program still works with it while a new one is rolled out.
             Ok(Some(row)) if row.int()? >= VERSION => Ok(SchemaState::Current),
             Ok(_) => Ok(SchemaState::Outdated),
