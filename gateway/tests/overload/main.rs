@@ -247,6 +247,7 @@ async fn long_messages_are_bounded_by_their_bytes() {
     server.freeze();
     // 65 kB each: outer white space is kept, and not counted as characters.
     let long = format!("{}x", " ".repeat(65_000));
+    let begun = Instant::now();
     let answers = join_all(sockets.into_iter().map(async |mut socket| {
         for id in 0..EACH {
             let data = json!({ "conversationId": conversation, "message": long });
@@ -260,9 +261,11 @@ async fn long_messages_are_bounded_by_their_bytes() {
         refused
     }))
     .await;
-    // 32 MiB hold 516 of them.
+    // 32 MiB hold 516 of them; on a machine that takes long to send them all, those are given back after 5 s, and others take
+    // their place.
     let refused: usize = answers.into_iter().sum();
-    assert!(refused >= SENDERS * EACH - 520, "{refused}");
+    let turns = 1 + usize::try_from(begun.elapsed().as_secs() / 5).unwrap();
+    assert!(refused + turns * 520 >= SENDERS * EACH, "{refused}");
     let grown = node.peak_memory() - before;
     assert!(grown < 96 << 10, "{grown} KiB");
     server.thaw();
