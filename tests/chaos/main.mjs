@@ -1,0 +1,38 @@
+// `make chaos`: settings from the environment, the run, the report, and an exit code that says whether all was well.
+
+import { randomInt } from 'node:crypto';
+import { runChaos } from './run.mjs';
+import { KINDS } from './schedule.mjs';
+
+const seconds = whole('SECONDS', 600);
+const kinds = process.env.FAULTS?.split(',').map((kind) => kind.trim());
+for (const kind of kinds ?? []) if (!(kind in KINDS)) fail(`FAULTS: ${kind} is none of ${Object.keys(KINDS).join(', ')}`);
+
+try {
+  const { verdict, lines } = await runChaos({
+    seed: whole('SEED', randomInt(1, 2 ** 31)),
+    seconds,
+    kinds,
+    // Less would not be what it is named after.
+    minFaults: whole('MIN_FAULTS', Math.floor(seconds / 10)),
+    rate: whole('RATE', 60),
+    keep: whole('KEEP', 0) > 0,
+    say: (text) => console.log(text),
+  });
+  console.log(lines.join('\n'));
+  process.exit(verdict.violations.length > 0 ? 1 : 0);
+} catch (error) {
+  fail(error.stack);
+}
+
+function whole(name, otherwise) {
+  const text = process.env[name];
+  if (!text) return otherwise;
+  if (!/^\d+$/.test(text)) fail(`${name} must be a whole number`);
+  return Number(text);
+}
+
+function fail(why) {
+  console.error(why);
+  process.exit(1);
+}
