@@ -13,8 +13,11 @@ import { Sender } from './sender.mjs';
 const CLIENTS = 6;
 const AGENTS = 3;
 
-/** While a reader reads nothing, somebody says so many things to it, so long: several times what kernels keep for it. */
-const BURST = { messages: 60, everyMs: 500, length: 4900 };
+/**
+ * While a reader reads nothing, somebody says so many things to it: in seconds more than the kernels keep for it and its
+ * outbox may hold, and slowly enough for everybody who reads.
+ */
+const BURST = { messages: 8, everyMs: 150 };
 
 const DEFAULTS = {};
 const WEBSOCKET = { transports: ['websocket'] };
@@ -108,7 +111,7 @@ export class Cast {
     const goOn = reader.line.stall();
     const end = Date.now() + ms;
     while (Date.now() < end) {
-      writer.burst(conversationId, BURST.messages, BURST.length);
+      writer.burst(conversationId, BURST.messages);
       await pause(BURST.everyMs);
     }
     goOn();

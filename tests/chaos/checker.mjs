@@ -21,13 +21,14 @@ export const KINDS = {
 export class Verdict {
   violations = [];
 
-  add(kind, text) {
+  /** `times` where one line tells of several. */
+  add(kind, text, times = 1) {
     if (!(kind in KINDS)) throw new Error(`${kind} is no kind of violation`);
-    this.violations.push({ kind, text, at: Date.now() });
+    this.violations.push({ kind, text, times, at: Date.now() });
   }
 
   count(kind) {
-    return this.violations.filter((violation) => violation.kind === kind).length;
+    return this.violations.reduce((sum, violation) => sum + (violation.kind === kind ? violation.times : 0), 0);
   }
 }
 
@@ -87,7 +88,7 @@ export class Notebook {
   #life = new Map();
   #bornAt = 0;
 
-  /** Numbers for the report. The delays are from storing to hearing, in ms; `connected` leaves out who was away. */
+  /** Numbers for the report. The delays are from taking in to hearing, in ms; `connected` leaves out who was away. */
   counts = { heard: 0, synced: 0, longestDelay: 0, longestConnectedDelay: 0 };
 
   constructor(name, conversationIds, { ledger, verdict }) {
@@ -123,13 +124,12 @@ export class Notebook {
     const page = this.#pages.get(data.conversationId);
     if (!page) return;
     this.#checkSent(data);
-    const delay = at - Date.parse(data.createdAt);
-    this.counts.longestDelay = Math.max(this.counts.longestDelay, delay);
-    if (Date.parse(data.createdAt) > this.#bornAt) {
-      this.counts.longestConnectedDelay = Math.max(this.counts.longestConnectedDelay, delay);
+    const createdAt = Date.parse(data.createdAt);
+    if (createdAt > this.#bornAt) {
+      this.counts.longestConnectedDelay = Math.max(this.counts.longestConnectedDelay, at - createdAt);
     }
     if (page.behind) page.held.push(data);
-    else this.#take(page, data, at);
+    else this.#take(page, data, 'live', at);
   }
 
   /** What to ask `sync` for: positions of the conversations that have to be caught up with. Empty when all are. */
@@ -154,12 +154,12 @@ export class Notebook {
         last = eventSeq;
         this.counts.synced++;
         this.#checkSent(data);
-        this.#take(page, data, at);
+        this.#take(page, data, 'by sync', at);
       }
       if (hasMore) continue;
       page.lastEventSeq = Math.max(page.lastEventSeq, lastEventSeq);
       page.behind = false;
-      for (const data of page.held) this.#take(page, data, at);
+      for (const data of page.held) this.#take(page, data, 'live meanwhile', at);
       page.held = [];
     }
   }
@@ -177,15 +177,21 @@ export class Notebook {
   /** Holds a conversation against the messages that are stored of it, in the order of `seq`. */
   checkAgainst(conversationId, stored) {
     const { taken, gaps } = this.#pages.get(conversationId);
+    let run = [];
+    const tellRun = () => {
+      if (run.length > 0) this.#tellLost(conversationId, run, gaps);
+      run = [];
+    };
     for (const message of stored) {
       const id = taken.get(message.seq);
-      if (id === message.id) continue;
       if (id === undefined) {
-        const gap = gaps.find(({ after, before }) => after < message.seq && message.seq < before);
-        const when = gap ? `noticed at ${new Date(gap.at).toISOString()}, when ${gap.before} came after ${gap.after}` : 'nothing came after it';
-        this.#blame('lost', message, `was never heard; ${when}`);
-      } else this.#blame('stray', message, `was heard as message ${id}`);
+        run.push(message.seq);
+        continue;
+      }
+      tellRun();
+      if (id !== message.id) this.#blame('stray', message, `was heard as message ${id}`);
     }
+    tellRun();
     const last = stored.at(-1)?.seq ?? 0;
     for (const seq of taken.keys()) {
       if (seq > last) this.verdict.add('stray', `${this.name}: conversation ${conversationId} seq ${seq} was heard and is not stored`);
@@ -209,14 +215,25 @@ export class Notebook {
     if (!this.ledger.of(data)) this.#blame('stray', data, 'was heard, and nobody sent it so');
   }
 
-  #take(page, data, at) {
+  #take(page, data, by, at) {
     // What `sync` and the socket both brought, or what the books of the life complain of.
     if (data.seq <= page.lastSeq) return;
     // Kept as evidence: whether it is lost shows in the end.
-    if (data.seq !== page.lastSeq + 1) page.gaps.push({ after: page.lastSeq, before: data.seq, at });
+    if (data.seq !== page.lastSeq + 1) page.gaps.push({ after: page.lastSeq, before: data.seq, by, at });
     page.taken.set(data.seq, data.id);
+    this.counts.longestDelay = Math.max(this.counts.longestDelay, at - Date.parse(data.createdAt));
     page.lastSeq = data.seq;
     page.lastEventSeq = Math.max(page.lastEventSeq, data.eventSeq);
+  }
+
+  /** Messages in a row that it lacks: one line, since they have one cause. */
+  #tellLost(conversationId, seqs, gaps) {
+    const gap = gaps.find(({ after, before }) => after < seqs[0] && seqs[0] < before);
+    const when = gap
+      ? `noticed at ${new Date(gap.at).toISOString()}, when ${gap.before} came ${gap.by} after ${gap.after}`
+      : 'and nothing after';
+    const which = seqs.length === 1 ? `${seqs[0]} was` : `${seqs[0]} to ${seqs.at(-1)} were`;
+    this.verdict.add('lost', `${this.name}: conversation ${conversationId} seq ${which} never heard; ${when}`, seqs.length);
   }
 
   #blame(kind, { conversationId, seq, eventSeq }, what) {

@@ -125,10 +125,10 @@ export class PlainLine {
       this.hooks.up(false);
     });
     ws.on('message', (bytes) => this.#frame(JSON.parse(bytes.toString())));
-    ws.on('unexpected-response', (request, { statusCode }) => {
+    ws.on('unexpected-response', (_request, { statusCode }) => {
       // As the balancer answers for a node that is gone, and a node that takes nobody.
       if (![502, 503, 504].includes(statusCode)) this.hooks.refused(`the handshake was answered ${statusCode}`);
-      request.destroy();
+      ws.terminate();
     });
     ws.on('error', () => {});
     ws.on('close', (code) => this.#down(code));

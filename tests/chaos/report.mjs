@@ -14,7 +14,7 @@ export function progressLine({ seconds, ledger, cast, faults, verdict }) {
     `${up} of ${cast.participants.length} readers there`,
     `${reconnects} reconnects`,
     `${faults.length} faults`,
-    `${verdict.violations.length} violations`,
+    `${Object.keys(VIOLATIONS).reduce((sum, kind) => sum + verdict.count(kind), 0)} violations`,
   ].join(', ');
 }
 
@@ -32,13 +32,18 @@ export function reportLines({ seed, seconds, minFaults, ledger, cast, faults, ve
     `slow        ${slowClosings} sockets closed for it by nodes that still live`,
     `faults      ${faults.length} (at least ${minFaults} wanted): ${list(countBy(faults, (fault) => fault.kind))}`,
     `delay       ${all.longestConnectedDelay} ms at most to a reader that was connected, ${all.longestDelay} ms to any`,
-    ...verdict.violations.slice(0, SHOWN).map(({ kind, text, at }) => `VIOLATION   ${new Date(at).toISOString()} ${kind}: ${text}`),
+    ...verdict.violations.slice(0, SHOWN).map(violationLine),
     ...(verdict.violations.length > SHOWN ? [`            and ${verdict.violations.length - SHOWN} more`] : []),
     ...others.map((kind) => `${kind.padEnd(11)} ${verdict.count(kind)}: ${VIOLATIONS[kind]}`),
     `seed ${seed}: to run it again, make chaos SEED=${seed} SECONDS=${seconds}`,
     `${verdict.count('lost')} lost, ${verdict.count('doubled')} doubled, ${verdict.count('disordered')} out of order` +
       (others.length > 0 ? `; ${others.map((kind) => `${verdict.count(kind)} ${kind}`).join(', ')}` : ''),
   ];
+}
+
+/** A violation in a line. */
+export function violationLine({ kind, text, at }) {
+  return `VIOLATION   ${new Date(at).toISOString()} ${kind}: ${text}`;
 }
 
 const SHOWN = 30;

@@ -8,7 +8,7 @@ import { Cast } from './cast.mjs';
 import { checkSendOrder, checkStored, Ledger, Verdict } from './checker.mjs';
 import { perform } from './faults.mjs';
 import { Random } from './random.mjs';
-import { progressLine, reportLines } from './report.mjs';
+import { progressLine, reportLines, violationLine } from './report.mjs';
 import { describeFault, plan } from './schedule.mjs';
 import { Stage } from './stage.mjs';
 
@@ -118,7 +118,6 @@ function keepLogs(stage, seed, timeline, verdict) {
   mkdirSync(folder, { recursive: true });
   stage.keepLogs(folder);
   writeFileSync(path.join(folder, 'timeline.log'), `${timeline.join('\n')}\n`);
-  const lines = verdict.violations.map(({ kind, text, at }) => `${new Date(at).toISOString()} ${kind}: ${text}`);
-  writeFileSync(path.join(folder, 'violations.log'), `${lines.join('\n')}\n`);
+  writeFileSync(path.join(folder, 'violations.log'), `${verdict.violations.map(violationLine).join('\n')}\n`);
   return folder;
 }

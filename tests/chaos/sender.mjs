@@ -7,8 +7,11 @@ import { AGAIN_MS } from './participant.mjs';
 /** So many messages may wait for their answers at once: a person who writes on while the network is slow. */
 const WINDOW = 4;
 
-/** A long message: with its frame about what a person's longest is. */
-const LONG = 3000;
+/** So many in a burst: without a bound, all of them would be sent again whenever the connection breaks. */
+const BURST_WINDOW = 24;
+
+/** The longest message there is, nearly: 15 kB on the wire. */
+const LONG = 4900;
 
 export class Sender {
   /** Answers that were errors, by code, and attempts that got no answer, for the report. */
@@ -31,15 +34,17 @@ export class Sender {
     while (!this.#stopped) {
       await pause(this.random.between(0, 2 * this.everyMs));
       if (this.#underWay.size < WINDOW && !this.#stopped) {
-        this.#begin(this.random.pick(this.conversations), this.random.chance(0.05) ? LONG : 0);
+        this.#begin(this.random.pick(this.conversations), this.random.chance(0.02) ? LONG : 0);
       }
     }
     await Promise.all(this.#underWay);
   }
 
-  /** Says so many long things in one conversation at once. */
-  burst(conversationId, messages, length) {
-    for (let i = 0; i < messages && !this.#stopped; i++) this.#begin(conversationId, length);
+  /** Says up to so many long things in one conversation at once. */
+  burst(conversationId, messages) {
+    for (let i = 0; i < messages && !this.#stopped && this.#underWay.size < BURST_WINDOW; i++) {
+      this.#begin(conversationId, LONG);
+    }
   }
 
   /** Begins nothing more. */
@@ -54,7 +59,7 @@ export class Sender {
   }
 
   #begin(conversationId, length) {
-    const content = `${this.marker} ${this.entries.length} by ${this.name}`.padEnd(length, ' and on');
+    const content = `${this.marker} ${this.entries.length} by ${this.name} `.padEnd(length, '…');
     const entry = this.ledger.write(this.senderId, conversationId, content);
     this.entries.push(entry);
     const delivering = this.#deliver(entry).finally(() => this.#underWay.delete(delivering));

@@ -20,7 +20,7 @@ const ENV = {
   PING_INTERVAL_MS: '5000',
   PING_TIMEOUT_MS: '5000',
   // So that a reader that stops for seconds overflows its outbox.
-  OUTBOX_BYTES: '131072',
+  OUTBOX_BYTES: '524288',
 };
 
 /** A node, over all its lives, and its links. */
