@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test lint fmt
+.PHONY: help run chat test chaos lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,14 @@ chat: ## Chat in this terminal with the node of `make run`: make chat AS=client,
 
 test: ## Install what the tests need (Debian), start private servers, run every suite; the last line counts them all
 	scripts/test
+
+# Its settings go to it whether they stand before or after `make chaos`.
+chaos: export SECONDS SEED MIN_FAULTS FAULTS RATE KEEP
+chaos: ## Ten minutes of faults under real clients, checked from outside: SECONDS, SEED and more, see tests/chaos/README.md
+	@scripts/install-packages
+	$(if $(GATEWAY_BIN),,cargo build --package gateway)
+	@npm ci --prefix tests/e2e --silent --no-audit --no-fund
+	@GATEWAY_BIN="$${GATEWAY_BIN:-$$(scripts/target-directory)/debug/gateway}" node tests/chaos/main.mjs
 
 lint: ## Check the formatting, and every lint as an error
 	cargo fmt --check

@@ -17,7 +17,7 @@ const AGENTS = 3;
  * While a reader reads nothing, somebody says so many things to it: in seconds more than the kernels keep for it and its
  * outbox may hold, and slowly enough for everybody who reads.
  */
-const BURST = { messages: 8, everyMs: 150 };
+const BURST = { messages: 8, everyMs: 100 };
 
 const DEFAULTS = {};
 const WEBSOCKET = { transports: ['websocket'] };
@@ -107,7 +107,7 @@ export class Cast {
   /** A reader reads nothing for so long, while much is said to it. */
   async stall(index, ms) {
     const { reader, writer, conversationId } = this.stallable[index % this.stallable.length];
-    if (!reader.line.isUp) return;
+    await eventually(`${reader.name} is connected`, () => reader.line.isUp, 30_000);
     const goOn = reader.line.stall();
     const end = Date.now() + ms;
     while (Date.now() < end) {

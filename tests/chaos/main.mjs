@@ -5,7 +5,7 @@ import { runChaos } from './run.mjs';
 import { KINDS } from './schedule.mjs';
 
 const seconds = whole('SECONDS', 600);
-const kinds = process.env.FAULTS?.split(',').map((kind) => kind.trim());
+const kinds = process.env.FAULTS ? process.env.FAULTS.split(',').map((kind) => kind.trim()) : undefined;
 for (const kind of kinds ?? []) if (!(kind in KINDS)) fail(`FAULTS: ${kind} is none of ${Object.keys(KINDS).join(', ')}`);
 
 try {

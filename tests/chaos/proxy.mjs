@@ -65,6 +65,13 @@ export class Link {
     for (const lane of this.#lanes) lane.flow();
   }
 
+  /** Bytes that have come and not gone on. */
+  get waiting() {
+    let bytes = 0;
+    for (const lane of this.#lanes) bytes += lane.waiting;
+    return bytes;
+  }
+
   /** As new: nothing cut, held or late. */
   async heal() {
     this.delay(0);
@@ -110,8 +117,9 @@ export class Link {
 
 /** One direction of one connection: what has come and not gone on, in order. */
 class Lane {
+  /** Bytes that wait here. */
+  waiting = 0;
   #queue = [];
-  #waiting = 0;
   #timer;
   #stopped = false;
 
@@ -120,8 +128,8 @@ class Lane {
     this.to = to;
     this.link = link;
     from.on('data', (bytes) => {
-      this.#waiting += bytes.length;
-      if (this.#waiting > LANE_BYTES) from.pause();
+      this.waiting += bytes.length;
+      if (this.waiting > LANE_BYTES) from.pause();
       this.#add(bytes);
     });
     from.on('end', () => this.#add(undefined));
@@ -143,7 +151,7 @@ class Lane {
       }
       this.#queue.shift();
       if (bytes === undefined) return void this.to.end();
-      this.#waiting -= bytes.length;
+      this.waiting -= bytes.length;
       if (!this.to.write(bytes)) return;
     }
     this.from.resume();

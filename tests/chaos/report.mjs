@@ -19,7 +19,7 @@ export function progressLine({ seconds, ledger, cast, faults, verdict }) {
 }
 
 /** The whole run, as lines. */
-export function reportLines({ seed, seconds, minFaults, ledger, cast, faults, verdict, stored, events, slowClosings }) {
+export function reportLines({ seed, seconds, minFaults, ledger, cast, faults, verdict, stored, events, counted }) {
   const all = sums(cast);
   const others = Object.keys(VIOLATIONS).filter((kind) => !PROMISED.includes(kind) && verdict.count(kind) > 0);
   return [
@@ -29,7 +29,7 @@ export function reportLines({ seed, seconds, minFaults, ledger, cast, faults, ve
     `readers     ${cast.participants.length}, of which ${all.stayed} never lost their connection`,
     `heard       ${all.heard} live, ${all.synced} by ${all.syncs} calls of sync`,
     `reconnects  ${all.reconnects}, of which ${all.recoveries} recovered (${list(all.ends) || 'no ends'})`,
-    `slow        ${slowClosings} sockets closed for it by nodes that still live`,
+    `nodes       ${list(new Map(Object.entries(counted)))}`,
     `faults      ${faults.length} (at least ${minFaults} wanted): ${list(countBy(faults, (fault) => fault.kind))}`,
     `delay       ${all.longestConnectedDelay} ms at most to a reader that was connected, ${all.longestDelay} ms to any`,
     ...verdict.violations.slice(0, SHOWN).map(violationLine),

@@ -35,7 +35,7 @@ export async function runChaos({ seed, seconds, minFaults, kinds, bounds = {}, r
   const cast = new Cast({ stage, ledger, verdict, random, seconds, rate });
   const faults = [];
   const found = {};
-  const run = { seed, seconds, minFaults, ledger, cast, faults, verdict };
+  const run = { seed, seconds, minFaults, ledger, cast, faults, verdict, counted: stage.counted };
   const timeline = [];
   const note = (text) => {
     timeline.push(`${new Date().toISOString()} ${text}`);
@@ -62,7 +62,7 @@ export async function runChaos({ seed, seconds, minFaults, kinds, bounds = {}, r
     await stage.heal();
     await calmDown({ stage, cast, verdict, writing });
     Object.assign(found, await examine({ stage, cast, ledger, verdict }));
-    found.slowClosings = await stage.metric('chat_slow_socket_closings_total');
+    for (const node of stage.nodes) await stage.tally(node.gateway);
     if (faults.length < minFaults) throw new Error(`only ${faults.length} faults were done, and ${minFaults} are wanted`);
   } finally {
     clearInterval(progress);

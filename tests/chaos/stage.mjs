@@ -23,6 +23,14 @@ const ENV = {
   OUTBOX_BYTES: '524288',
 };
 
+/** What shows that faults did hit: each a metric and its labels. */
+const COUNTED = {
+  'slow sockets closed': ['chat_slow_socket_closings_total'],
+  'links to Redis that broke and came back': ['chat_bus_interruptions_total'],
+  'gaps filled from the history of Redis': ['chat_bus_gaps_total', { filled_by: 'history' }],
+  'gaps filled from the database': ['chat_bus_gaps_total', { filled_by: 'database' }],
+};
+
 /** A node, over all its lives, and its links. */
 class Node {
   /** Every life of it. */
@@ -70,6 +78,7 @@ class Node {
   /** Ends it without goodbye. */
   async kill() {
     this.gateway.dismissed = true;
+    await this.stage.tally(this.gateway);
     this.links.haproxy.cut();
     await this.gateway.stop('SIGKILL');
   }
@@ -78,6 +87,7 @@ class Node {
   async terminate() {
     const { gateway } = this;
     gateway.dismissed = true;
+    await this.stage.tally(gateway);
     // What is in flight may wait for a frozen server before it gives up.
     const patience = (DRAIN_SECONDS + 25) * 1000;
     try {
@@ -100,6 +110,8 @@ export class Stage {
   mariadb = new Mariadb();
   nodes = [];
   env = ENV;
+  /** What the nodes counted of what they went through, for the report. */
+  counted = Object.fromEntries(Object.keys(COUNTED).map((what) => [what, 0]));
 
   constructor(verdict) {
     this.verdict = verdict;
@@ -147,10 +159,12 @@ export class Stage {
     return this.database.query(sql);
   }
 
-  /** The sum of a metric over the nodes as they are now; what killed nodes had counted is gone with them. */
-  async metric(name, labels) {
-    const values = await Promise.all(this.nodes.map((node) => node.gateway.metric(name, labels).catch(() => 0)));
-    return values.reduce((a, b) => a + b, 0);
+  /** Adds up what a node counted, before that is gone with it. */
+  async tally(gateway) {
+    for (const [what, [metric, labels]] of Object.entries(COUNTED)) {
+      // A node that no longer answers has no more to say.
+      this.counted[what] += await gateway.metric(metric, labels).catch(() => 0);
+    }
   }
 
   /** Panics, message texts and servers that died by themselves. */
