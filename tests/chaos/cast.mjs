@@ -114,6 +114,7 @@ export class Cast {
       writer.burst(conversationId, BURST.messages);
       await pause(BURST.everyMs);
     }
+    reader.notebook.wasDistracted();
     goOn();
   }
 

@@ -15,6 +15,7 @@ export const KINDS = {
   absent: 'a client did not come back',
   leftover: 'committed, and never struck from the outbox',
   indiscreet: 'a log shows the text of a message',
+  tame: 'fewer faults were done than wanted',
 };
 
 /** What was found wrong, in the order of finding. */
@@ -86,10 +87,14 @@ export class Ledger {
 export class Notebook {
   #pages = new Map();
   #life = new Map();
-  #bornAt = 0;
+  #listeningSince = 0;
 
-  /** Numbers for the report. The delays are from taking in to hearing, in ms; `connected` leaves out who was away. */
-  counts = { heard: 0, synced: 0, longestDelay: 0, longestConnectedDelay: 0 };
+  /** Numbers for the report. */
+  counts = { heard: 0, synced: 0 };
+  /** The longest from taking a message in to having it: `{ms, what}`. */
+  longest = { ms: 0 };
+  /** The same, of what it listened for all the time. */
+  longestLive = { ms: 0 };
 
   constructor(name, conversationIds, { ledger, verdict }) {
     this.name = name;
@@ -107,11 +112,16 @@ export class Notebook {
   /** A connection has begun that recovered nothing: what was missed has to be fetched. */
   beginLife(at = Date.now()) {
     this.#life = new Map();
-    this.#bornAt = at;
+    this.#listeningSince = at;
     for (const page of this.#pages.values()) {
       page.behind = true;
       page.held = [];
     }
+  }
+
+  /** It did not read for a while, though it was connected: what comes late by now is its own doing. */
+  wasDistracted(at = Date.now()) {
+    this.#listeningSince = at;
   }
 
   /** An event that came over the socket. */
@@ -124,10 +134,7 @@ export class Notebook {
     const page = this.#pages.get(data.conversationId);
     if (!page) return;
     this.#checkSent(data);
-    const createdAt = Date.parse(data.createdAt);
-    if (createdAt > this.#bornAt) {
-      this.counts.longestConnectedDelay = Math.max(this.counts.longestConnectedDelay, at - createdAt);
-    }
+    if (Date.parse(data.createdAt) > this.#listeningSince) this.longestLive = this.#longer(this.longestLive, data, at);
     if (page.behind) page.held.push(data);
     else this.#take(page, data, 'live', at);
   }
@@ -221,9 +228,14 @@ export class Notebook {
     // Kept as evidence: whether it is lost shows in the end.
     if (data.seq !== page.lastSeq + 1) page.gaps.push({ after: page.lastSeq, before: data.seq, by, at });
     page.taken.set(data.seq, data.id);
-    this.counts.longestDelay = Math.max(this.counts.longestDelay, at - Date.parse(data.createdAt));
+    this.longest = this.#longer(this.longest, data, at);
     page.lastSeq = data.seq;
     page.lastEventSeq = Math.max(page.lastEventSeq, data.eventSeq);
+  }
+
+  #longer(longest, data, at) {
+    const ms = at - Date.parse(data.createdAt);
+    return ms <= longest.ms ? longest : { ms, what: `${short(data)} taken in at ${data.createdAt}, by ${this.name}` };
   }
 
   /** Messages in a row that it lacks: one line, since they have one cause. */

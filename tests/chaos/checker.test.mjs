@@ -74,7 +74,7 @@ describe('a reader', () => {
     notebook.checkAgainst(TALK, messages);
     assert.deepEqual(found(), {});
     assert.equal(notebook.counts.heard, 4);
-    assert.equal(notebook.counts.longestConnectedDelay, 5);
+    assert.equal(notebook.longestLive.ms, 5);
   });
 
   test('notices what it missed in the middle, at the end, and altogether', () => {

@@ -31,7 +31,8 @@ export function reportLines({ seed, seconds, minFaults, ledger, cast, faults, ve
     `reconnects  ${all.reconnects}, of which ${all.recoveries} recovered (${list(all.ends) || 'no ends'})`,
     `nodes       ${list(new Map(Object.entries(counted)))}`,
     `faults      ${faults.length} (at least ${minFaults} wanted): ${list(countBy(faults, (fault) => fault.kind))}`,
-    `delay       ${all.longestConnectedDelay} ms at most to a reader that was connected, ${all.longestDelay} ms to any`,
+    `delay       ${all.longestLive.ms} ms at most to a reader that listened: ${all.longestLive.what}`,
+    `            ${all.longest.ms} ms at most to any: ${all.longest.what}`,
     ...verdict.violations.slice(0, SHOWN).map(violationLine),
     ...(verdict.violations.length > SHOWN ? [`            and ${verdict.violations.length - SHOWN} more`] : []),
     ...others.map((kind) => `${kind.padEnd(11)} ${verdict.count(kind)}: ${VIOLATIONS[kind]}`),
@@ -63,9 +64,13 @@ function sums({ participants, senders }) {
     ends: merged(participants.map((one) => one.counts.ends)),
     attempts: total(entries.map((entry) => entry.attempts)),
     failures: merged(senders.map((sender) => sender.failures)),
-    longestDelay: Math.max(0, ...books.map((book) => book.longestDelay)),
-    longestConnectedDelay: Math.max(0, ...books.map((book) => book.longestConnectedDelay)),
+    longest: greatest(participants.map((one) => one.notebook.longest)),
+    longestLive: greatest(participants.map((one) => one.notebook.longestLive)),
   };
+}
+
+function greatest(delays) {
+  return delays.reduce((a, b) => (b.ms > a.ms ? b : a), { ms: 0 });
 }
 
 function merged(maps) {
