@@ -1,6 +1,8 @@
 // `make chaos`: settings from the environment, the run, the report, and an exit code that says whether all was well.
 
 import { randomInt } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { BINARY } from '../e2e/harness/gateway.mjs';
 import { runChaos } from './run.mjs';
 import { KINDS } from './schedule.mjs';
 
@@ -8,9 +10,15 @@ const seconds = whole('SECONDS', 600);
 const kinds = process.env.FAULTS ? process.env.FAULTS.split(',').map((kind) => kind.trim()) : undefined;
 for (const kind of kinds ?? []) if (!(kind in KINDS)) fail(`FAULTS: ${kind} is none of ${Object.keys(KINDS).join(', ')}`);
 
+if (!existsSync(BINARY)) fail(`${BINARY} is not there: run \`make chaos\`, or name one with GATEWAY_BIN`);
+
+const seed = whole('SEED', randomInt(1, 2 ** 31));
+const others = ['FAULTS', 'MIN_FAULTS', 'RATE'].filter((name) => process.env[name]);
+
 try {
   const { verdict, lines } = await runChaos({
-    seed: whole('SEED', randomInt(1, 2 ** 31)),
+    seed,
+    again: [`make chaos SEED=${seed} SECONDS=${seconds}`, ...others.map((name) => `${name}=${process.env[name]}`)].join(' '),
     seconds,
     kinds,
     // Less would not be what it is named after.

@@ -19,7 +19,7 @@ export function progressLine({ seconds, ledger, cast, faults, verdict }) {
 }
 
 /** The whole run, as lines. */
-export function reportLines({ seed, seconds, minFaults, ledger, cast, faults, verdict, stored, events, counted }) {
+export function reportLines({ seed, again, minFaults, ledger, cast, faults, verdict, stored, events, counted }) {
   const all = sums(cast);
   const others = Object.keys(VIOLATIONS).filter((kind) => !PROMISED.includes(kind) && verdict.count(kind) > 0);
   return [
@@ -36,7 +36,7 @@ export function reportLines({ seed, seconds, minFaults, ledger, cast, faults, ve
     ...verdict.violations.slice(0, SHOWN).map(violationLine),
     ...(verdict.violations.length > SHOWN ? [`            and ${verdict.violations.length - SHOWN} more`] : []),
     ...others.map((kind) => `${kind.padEnd(11)} ${verdict.count(kind)}: ${VIOLATIONS[kind]}`),
-    `seed ${seed}: to run it again, make chaos SEED=${seed} SECONDS=${seconds}`,
+    `seed        ${seed}: to run it again, ${again}`,
     `${verdict.count('lost')} lost, ${verdict.count('doubled')} doubled, ${verdict.count('disordered')} out of order` +
       (others.length > 0 ? `; ${others.map((kind) => `${verdict.count(kind)} ${kind}`).join(', ')}` : ''),
   ];

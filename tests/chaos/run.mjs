@@ -25,9 +25,9 @@ const AFTERMATH_MS = 4000;
  * `say` gets the progress.
  *
  * `bounds` are those of `plan`; `rate` is messages a second over all senders while nothing is wrong; `keep` keeps the logs
- * whatever was found.
+ * whatever was found; `again` is the command that plays the same.
  */
-export async function runChaos({ seed, seconds, minFaults, kinds, bounds = {}, rate = 60, keep = false, say = () => {} }) {
+export async function runChaos({ seed, seconds, minFaults, kinds, bounds = {}, rate = 60, keep = false, again, say = () => {} }) {
   const random = new Random(seed);
   const verdict = new Verdict();
   const ledger = new Ledger(verdict);
@@ -35,7 +35,7 @@ export async function runChaos({ seed, seconds, minFaults, kinds, bounds = {}, r
   const cast = new Cast({ stage, ledger, verdict, random, seconds, rate });
   const faults = [];
   const found = {};
-  const run = { seed, seconds, minFaults, ledger, cast, faults, verdict, counted: stage.counted };
+  const run = { seed, again, minFaults, ledger, cast, faults, verdict, counted: stage.counted };
   const timeline = [];
   const note = (text) => {
     timeline.push(`${new Date().toISOString()} ${text}`);

@@ -15,6 +15,7 @@ test('every kind of fault once: nothing lost, nothing twice, always in order', {
   const kinds = Object.keys(KINDS);
   const { verdict, lines, faults } = await runChaos({
     ...{ seed: SEED, seconds: 34, minFaults: kinds.length, bounds: BOUNDS, rate: 40 },
+    again: 'node --test tests/chaos/short.test.mjs',
     say: (text) => t.diagnostic(text),
   });
   t.diagnostic(lines.join('\n'));
