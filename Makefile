@@ -18,8 +18,7 @@ chat: ## Chat in this terminal with the node of `make run`: make chat AS=client,
 test: ## Install what the tests need (Debian), start private servers, run every suite; the last line counts them all
 	scripts/test
 
-# Its settings go to it whether they stand before or after `make chaos`.
-chaos: export SECONDS SEED MIN_FAULTS FAULTS RATE KEEP
+# Make hands on what stands on its command line: SECONDS=60 may stand before or after `make chaos`.
 chaos: ## Ten minutes of faults under real clients, checked from outside: SECONDS, SEED and more, see tests/chaos/README.md
 	@scripts/install-packages
 	$(if $(GATEWAY_BIN),,cargo build --package gateway)

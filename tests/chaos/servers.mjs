@@ -71,9 +71,12 @@ export class Mariadb extends Victim {
 
   async launch() {
     const data = path.join(this.#folder, 'data');
+    // A MariaDB that starts clears the folder for temporary files of what the one before has left there. In one that is
+    // shared it would take from others what they use.
+    const env = { TMPDIR: this.#folder };
     if (!this.port) {
       this.port = await freePort();
-      await this.#install(data);
+      await this.#install(data, env);
     }
     const server = new Program('mariadbd', [
       // The machine's own configuration must not leak in; utf8mb4 is what it would have said.
@@ -81,7 +84,7 @@ export class Mariadb extends Victim {
       ...['--bind-address=127.0.0.1', `--port=${this.port}`, `--socket=${this.#folder}/socket`, '--max-connections=1000'],
       // What is committed is on disk: the default, but everything here rests on it.
       '--innodb-flush-log-at-trx-commit=1',
-    ]);
+    ], { env });
     await whenListening(server, this.port);
     return server;
   }
@@ -90,11 +93,11 @@ export class Mariadb extends Victim {
     return `mysql://root@127.0.0.1:${this.port}/`;
   }
 
-  async #install(data) {
+  async #install(data, env) {
     const installing = new Program('mariadb-install-db', [
       ...['--no-defaults', `--datadir=${data}`, `--user=${os.userInfo().username}`, '--skip-test-db'],
       '--auth-root-authentication-method=normal',
-    ]);
+    ], { env });
     const { code } = await installing.waitForEnd(60_000);
     if (code !== 0) throw new Error(`mariadb-install-db ended with ${code}:\n${installing.tail()}`);
   }
