@@ -7,6 +7,7 @@ export const KINDS = {
   lost: 'a message that was acknowledged is not stored, or one that is stored was not heard',
   doubled: 'stored or heard more than once',
   disordered: 'heard, or numbered, out of order',
+  late: 'a reader that listened all the time heard it long after any fault could explain',
   hole: 'a number of `seq` or `eventSeq` is missing from the database',
   stray: 'stored or heard, and never sent so',
   refused: 'an error that no fault explains to a client',
@@ -17,6 +18,12 @@ export const KINDS = {
   indiscreet: 'a log shows the text of a message',
   tame: 'fewer faults were done than wanted',
 };
+
+/**
+ * So long may a message take to a reader that listened, in ms. Faults last 8 s and may follow on each other with a rest too
+ * short to heal in: some 20 s are seen. Twice that is a server that does not come back by itself.
+ */
+export const LATE_MS = 40_000;
 
 /** What was found wrong, in the order of finding. */
 export class Verdict {
@@ -119,7 +126,7 @@ export class Notebook {
     }
   }
 
-  /** It did not read for a while, though it was connected: what comes late by now is its own doing. */
+  /** It was away, or did not read, and goes on with the same life: what comes late by now is no delay of the server's. */
   wasDistracted(at = Date.now()) {
     this.#listeningSince = at;
   }
@@ -134,7 +141,9 @@ export class Notebook {
     const page = this.#pages.get(data.conversationId);
     if (!page) return;
     this.#checkSent(data);
-    if (Date.parse(data.createdAt) > this.#listeningSince) this.longestLive = this.#longer(this.longestLive, data, at);
+    const takenIn = Date.parse(data.createdAt);
+    if (takenIn > this.#listeningSince && at - takenIn > LATE_MS) this.#blame('late', data, `came after ${at - takenIn} ms`);
+    if (takenIn > this.#listeningSince) this.longestLive = this.#longer(this.longestLive, data, at);
     if (page.behind) page.held.push(data);
     else this.#take(page, data, 'live', at);
   }

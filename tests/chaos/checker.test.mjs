@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
-import { checkSendOrder, checkStored, Ledger, Notebook, Verdict } from './checker.mjs';
+import { checkSendOrder, checkStored, LATE_MS, Ledger, Notebook, Verdict } from './checker.mjs';
 
 const TALK = 7;
 const SENDER = 3;
@@ -94,6 +94,16 @@ describe('a reader', () => {
     hear(one, two, two);
     notebook.checkAgainst(TALK, [one, two]);
     assert.deepEqual(found(), { doubled: 1 });
+  });
+
+  test('notices what came far too late, unless it was away itself', () => {
+    const [one, two] = sent(2);
+    connect();
+    notebook.hear('chatMessage', one, NOW + LATE_MS + 1);
+    assert.deepEqual(found(), { late: 1 });
+    notebook.wasDistracted(NOW + LATE_MS);
+    notebook.hear('chatMessage', two, NOW + LATE_MS + 1);
+    assert.deepEqual(found(), { late: 1 });
   });
 
   test('takes messageReceived and chatMessage of one message for the same', () => {

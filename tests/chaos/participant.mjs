@@ -61,8 +61,10 @@ export class Participant {
 
   #up(recovered) {
     this.counts.connects++;
-    if (recovered) this.counts.recoveries++;
-    else {
+    if (recovered) {
+      this.counts.recoveries++;
+      this.notebook.wasDistracted();
+    } else {
       this.notebook.beginLife();
       this.#unentered = new Set(this.rooms);
     }
