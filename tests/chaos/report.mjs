@@ -19,7 +19,7 @@ export function progressLine({ seconds, ledger, cast, faults, verdict }) {
 }
 
 /** The whole run, as lines. */
-export function reportLines({ seed, again, minFaults, ledger, cast, faults, verdict, stored, events, counted }) {
+export function reportLines({ seed, again, minFaults, ledger, cast, faults, verdict, stored, events, counted, withoutPort }) {
   const all = sums(cast);
   const others = Object.keys(VIOLATIONS).filter((kind) => !PROMISED.includes(kind) && verdict.count(kind) > 0);
   return [
@@ -33,6 +33,9 @@ export function reportLines({ seed, again, minFaults, ledger, cast, faults, verd
     `faults      ${faults.length} (at least ${minFaults} wanted): ${list(countBy(faults, (fault) => fault.kind))}`,
     `delay       ${all.longestLive.ms} ms at most to a reader that listened: ${all.longestLive.what}`,
     `            ${all.longest.ms} ms at most to any: ${all.longest.what}`,
+    ...(withoutPort
+      ? [`machine     ${withoutPort} times a node found no free port to connect from: something else takes them all, and what is late may be late for it`]
+      : []),
     ...verdict.violations.slice(0, SHOWN).map(violationLine),
     ...(verdict.violations.length > SHOWN ? [`            and ${verdict.violations.length - SHOWN} more`] : []),
     ...others.map((kind) => `${kind.padEnd(11)} ${verdict.count(kind)}: ${VIOLATIONS[kind]}`),

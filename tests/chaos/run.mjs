@@ -114,7 +114,7 @@ async function examine({ stage, cast, ledger, verdict }) {
     for (const id of notebook.conversations) notebook.checkAgainst(id, stored.get(id));
   }
   stage.checkLogs(cast.marker);
-  return { stored: messages.length, events: events.length };
+  return { stored: messages.length, events: events.length, withoutPort: stage.withoutPort };
 }
 
 function keepLogs(stage, seed, timeline, verdict) {

@@ -1,7 +1,7 @@
 // Where it plays: MariaDB, Redis, three nodes, HAProxy, and a link between each two that talk. It can do each of them harm,
 // and knows when a node ended that nobody ended.
 
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Gateway } from '../e2e/harness/gateway.mjs';
 import { eventually, freePort } from '../e2e/harness/processes.mjs';
@@ -30,6 +30,9 @@ const COUNTED = {
   'gaps filled from the history of Redis': ['chat_bus_gaps_total', { filled_by: 'history' }],
   'gaps filled from the database': ['chat_bus_gaps_total', { filled_by: 'database' }],
 };
+
+/** EADDRNOTAVAIL: all ports for outgoing connections are taken, as by another program with tens of thousands. */
+const NO_PORT = 'os error 99';
 
 /** A node, over all its lives, and its links. */
 class Node {
@@ -113,11 +116,15 @@ export class Stage {
   /** What the nodes counted of what they went through, for the report. */
   counted = Object.fromEntries(Object.keys(COUNTED).map((what) => [what, 0]));
 
+  /** How often a node found no free port to connect from: the machine's fault, not a planned one. */
+  withoutPort = 0;
+
   constructor(verdict) {
     this.verdict = verdict;
   }
 
   async start() {
+    await portsAreFree();
     await Promise.all([this.redis.start(), this.mariadb.start()]);
     this.database = await Database.create(this.mariadb.url);
     for (let i = 0; i < NODES; i++) {
@@ -172,6 +179,7 @@ export class Stage {
     for (const node of this.nodes) {
       for (const line of node.logs.split('\n')) {
         if (line.includes('panicked')) this.verdict.add('broken', `${node.name}: ${line}`);
+        if (line.includes(NO_PORT)) this.withoutPort++;
         if (line.includes(marker)) this.verdict.add('indiscreet', `${node.name}: ${line.slice(0, 200)}`);
       }
     }
@@ -201,3 +209,15 @@ export class Stage {
     await Promise.all([this.redis.stop(), this.mariadb.stop()]);
   }
 }
+
+/**
+ * A test before this one may have left tens of thousands of closed connections, whose ports Linux keeps for a minute. Without
+ * ports nobody reaches anybody, and no fault of the plan would be the cause.
+ */
+async function portsAreFree() {
+  const kept = () => Number(/^TCP: .*\btw (\d+)/m.exec(readFileSync('/proc/net/sockstat', 'utf8'))[1]);
+  await eventually(`fewer than ${KEPT_PORTS} ports are kept for closed connections`, () => kept() < KEPT_PORTS, 120_000);
+}
+
+/** Of some 28,000 that there are for outgoing connections. */
+const KEPT_PORTS = 14_000;
