@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test lint fmt fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
+.PHONY: help run chat test chaos lint fmt fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,13 @@ chat: ## Chat in this terminal with the node of `make run`: make chat AS=client,
 
 test: ## Install what the tests need (Debian), start private servers, run every suite; the last line counts them all
 	scripts/test
+
+# Make hands on what stands on its command line: SECONDS=60 may stand before or after `make chaos`.
+chaos: ## Ten minutes of faults under real clients, checked from outside: SECONDS, SEED and more, see tests/chaos/README.md
+	@scripts/install-packages
+	$(if $(GATEWAY_BIN),,cargo build --package gateway)
+	@npm ci --prefix tests/e2e --silent --no-audit --no-fund
+	@GATEWAY_BIN="$${GATEWAY_BIN:-$$(scripts/target-directory)/debug/gateway}" node tests/chaos/main.mjs
 
 lint: ## Check the formatting, and every lint as an error
 	cargo fmt --check

@@ -46,12 +46,13 @@ start_mariadb() {
     mkdir "$dir"
     # --no-defaults: the machine's own configuration must not leak in. utf8mb4 is what Debian's and MySQL 8's own
     # defaults are, which --no-defaults would lose.
-    if ! mariadb-install-db --no-defaults --datadir="$dir/data" --user="$me" --skip-test-db \
+    # TMPDIR of its own: a MariaDB that starts clears it of what the one before has left, and would take from others.
+    if ! TMPDIR="$dir" mariadb-install-db --no-defaults --datadir="$dir/data" --user="$me" --skip-test-db \
         --auth-root-authentication-method=normal >"$dir/install.log" 2>&1; then
         cat "$dir/install.log" >&2
         return 1
     fi
-    setsid mariadbd --no-defaults --datadir="$dir/data" --user="$me" --bind-address=127.0.0.1 --port="$port" \
+    TMPDIR="$dir" setsid mariadbd --no-defaults --datadir="$dir/data" --user="$me" --bind-address=127.0.0.1 --port="$port" \
         --socket="$dir/socket" --pid-file="$dir/pid" --character-set-server=utf8mb4 --max-connections=1000 \
         >"$dir/log" 2>&1 &
     SERVER_PIDS+=($!)

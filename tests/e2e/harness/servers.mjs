@@ -12,10 +12,9 @@ import { accepts, eventually, freePort, Program, temporaryFolder } from './proce
 
 const HAPROXY_CONFIG = fileURLToPath(new URL('../../../loadbalancer/haproxy.cfg', import.meta.url));
 
-/** A new database on the server of TEST_MYSQL_URL, dropped by `close`. */
+/** A new database on a server, by default that of TEST_MYSQL_URL, dropped by `close`. */
 export class Database {
-  static async create() {
-    const server = process.env.TEST_MYSQL_URL;
+  static async create(server = process.env.TEST_MYSQL_URL) {
     if (!server) throw new Error('TEST_MYSQL_URL is not set: run `make test`, or this file by `scripts/with-servers`');
     const name = `e2e_${process.pid}_${Math.random().toString(36).slice(2, 10)}`;
     const admin = await mysql.createConnection(server);
@@ -66,26 +65,20 @@ export async function startRedis(port) {
   return redis;
 }
 
-/** Debian's HAProxy with the project's configuration in front of two nodes, or of more: they are `c`, `d` and so on. */
-export async function startHaproxy(portA, portB, ...more) {
+/**
+ * Debian's HAProxy with the project's configuration in front of two nodes. For further ones it gets a copy in which they
+ * follow the second wherever that stands, as an operator adds a node.
+ */
+export async function startHaproxy(...ports) {
   const port = await freePort();
-  const env = { BIND: `127.0.0.1:${port}`, NODE_A: `127.0.0.1:${portA}`, NODE_B: `127.0.0.1:${portB}` };
-  const haproxy = new Program('haproxy', ['-db', '-f', more.length ? configWith(more) : HAPROXY_CONFIG], { env });
+  const env = { BIND: `127.0.0.1:${port}` };
+  const names = ports.map((_, i) => String.fromCharCode(97 + i));
+  for (const [i, name] of names.entries()) env[`NODE_${name.toUpperCase()}`] = `127.0.0.1:${ports[i]}`;
+  const haproxy = new Program('haproxy', ['-db', '-f', configFor(names.slice(2))], { env });
   await whenListening(haproxy, port);
   haproxy.port = port;
   haproxy.url = `http://127.0.0.1:${port}`;
   return haproxy;
-}
-
-/** The project's configuration with more nodes in each backend. */
-function configWith(ports) {
-  const added = ports.map((port, i) => {
-    const name = String.fromCharCode('c'.charCodeAt(0) + i);
-    return `    server ${name} 127.0.0.1:${port} cookie ${name}\n`;
-  });
-  const file = path.join(temporaryFolder(), 'haproxy.cfg');
-  writeFileSync(file, readFileSync(HAPROXY_CONFIG, 'utf8').replace(/^ +server b .*\n/gm, (line) => line + added.join('')));
-  return file;
 }
 
 /**
@@ -152,7 +145,21 @@ export class Cable {
   }
 }
 
-async function whenListening(program, port) {
+function configFor(furtherNodes) {
+  if (furtherNodes.length === 0) return HAPROXY_CONFIG;
+  const asSecond = (name) => `server ${name} "\${NODE_${name.toUpperCase()}}" cookie ${name}`;
+  const config = readFileSync(HAPROXY_CONFIG, 'utf8');
+  const copy = path.join(temporaryFolder(), 'haproxy.cfg');
+  const extended = config.replaceAll(/^( *)server b .*$/gm, (line, indent) =>
+    [line, ...furtherNodes.map((name) => indent + asSecond(name))].join('\n'),
+  );
+  if (extended === config) throw new Error('haproxy.cfg has no server b to follow');
+  writeFileSync(copy, extended);
+  return copy;
+}
+
+/** Waits until somebody listens there; fails when the program has ended. */
+export async function whenListening(program, port) {
   await eventually(`${program.name} listens`, async () => {
     program.mustRun();
     return accepts(port);
