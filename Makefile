@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test lint fmt
+.PHONY: help run chat test fuzz lint fmt
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ chat: ## Chat in this terminal with the node of `make run`: make chat AS=client,
 
 test: ## Install what the tests need (Debian), start private servers, run every suite; the last line counts them all
 	scripts/test
+
+fuzz: ## Look for inputs that break what reads the network, guided by coverage: make fuzz TIME=600 (seconds in all) TARGET=socket_io (one of fuzz/fuzz_targets; all if not given)
+	@scripts/fuzz
 
 lint: ## Check the formatting, and every lint as an error
 	cargo fmt --check
