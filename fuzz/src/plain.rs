@@ -17,6 +17,7 @@ pub fn check(data: &[u8]) {
     if let Ok(value) = value {
         assert_eq!(value["event"].as_str(), Some(frame.event.as_str()));
         assert_eq!(value["id"].as_u64(), frame.id);
+        assert!(value.get("id").is_none_or(Value::is_u64), "{text:?}");
         let data = frame
             .data
             .as_deref()

@@ -8,7 +8,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use fuzz::{TARGETS, Target};
 use proptest::collection::vec;
@@ -63,6 +66,9 @@ const PIECES: [&str; 44] = [
     "{\"_placeholder\":true,\"num\":0}",
     "=",
 ];
+
+/// A thousand times what one input takes, and more, on a machine with much else to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One change to an input.
 #[derive(Debug, Clone)]
@@ -138,12 +144,18 @@ fn names(folder: &Path) -> BTreeSet<String> {
 
 /// Runs a target over its corpus, then over `cases` inputs near it.
 fn smoke(name: &str, cases: u32) {
-    let check = target(name);
+    let target = target(name);
+    let watch = watch(name);
+    let check = |input: &[u8]| {
+        // The watchdog lives as long as this test does.
+        watch.send(input.to_vec()).unwrap();
+        target(input);
+    };
     let folder = folder(name);
     let mut corpus = Vec::new();
     for file in names(&folder) {
         let input = fs::read(folder.join(&file)).unwrap();
-        if std::panic::catch_unwind(|| check(&input)).is_err() {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| check(&input))).is_err() {
             panic!("{name}: corpus file {file}: {}", input.escape_ascii());
         }
         corpus.push(input);
@@ -151,6 +163,7 @@ fn smoke(name: &str, cases: u32) {
     let config = Config {
         cases,
         failure_persistence: None,
+        max_shrink_time: 20_000,
         ..Config::default()
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -172,6 +185,26 @@ fn smoke(name: &str, cases: u32) {
         }
         Err(TestError::Abort(reason)) => panic!("{name}: {reason}"),
     }
+}
+
+/// Ends the process where one input takes too long: a test that hangs would say nothing about it.
+fn watch(name: &str) -> Sender<Vec<u8>> {
+    let (sender, inputs) = std::sync::mpsc::channel::<Vec<u8>>();
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        let mut last = Vec::new();
+        loop {
+            match inputs.recv_timeout(PATIENCE) {
+                Ok(input) => last = input,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    eprintln!("{name} takes too long over {}", last.escape_ascii());
+                    std::process::abort();
+                }
+            }
+        }
+    });
+    sender
 }
 
 fn target(name: &str) -> Target {
