@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use reader::{Reader, list, number};
 
@@ -388,8 +389,14 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
+/// A filter of log lines. Values in its directives are taken literally: as regular expressions, a few hundred characters
+/// can take minutes to compile, and a node would not start.
+pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
+    match parse_log_filter(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("must be a level or directives such as info,gateway=debug".to_owned()),
     }

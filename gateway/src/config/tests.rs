@@ -250,3 +250,11 @@ fn the_local_address_is_one_that_can_be_called() {
     assert_eq!(local("10.1.2.3"), ("10.1.2.3".to_owned(), 7));
     assert_eq!(local("localhost"), ("localhost".to_owned(), 7));
 }
+
+#[test]
+fn a_log_directive_of_any_form_is_read_at_once() {
+    let started = std::time::Instant::now();
+    let filter = format!("info,[span{{field=a{}}}]=debug", ".".repeat(300));
+    assert_eq!(config(&[("RUST_LOG", &filter)]).log_filter, filter);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
