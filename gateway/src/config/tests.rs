@@ -258,3 +258,13 @@ fn a_log_directive_of_any_form_is_read_at_once() {
     assert_eq!(config(&[("RUST_LOG", &filter)]).log_filter, filter);
     assert!(started.elapsed() < Duration::from_secs(5));
 }
+
+#[test]
+fn brackets_hold_an_ipv6_address() {
+    for good in ["[::1]", "::1", "127.0.0.1", "localhost", "chat_1.example"] {
+        config(&[("HOST", good)]);
+    }
+    for bad in ["[]", "[localhost]", "[127.0.0.1]", "[::1", "::1]"] {
+        assert!(complaint(&[("HOST", bad)]).contains("HOST"), "{bad}");
+    }
+}
