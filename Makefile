@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test chaos lint fmt fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
+.PHONY: help run chat test chaos fuzz lint fmt fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ chaos: ## Ten minutes of faults under real clients, checked from outside: SECOND
 	$(if $(GATEWAY_BIN),,cargo build --package gateway)
 	@npm ci --prefix tests/e2e --silent --no-audit --no-fund
 	@GATEWAY_BIN="$${GATEWAY_BIN:-$$(scripts/target-directory)/debug/gateway}" node tests/chaos/main.mjs
+
+fuzz: ## Look for inputs that break what reads the network, guided by coverage: make fuzz TIME=600 (seconds in all) TARGET=socket_io (one of fuzz/fuzz_targets; all if not given)
+	@scripts/fuzz
 
 lint: ## Check the formatting, and every lint as an error
 	cargo fmt --check

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::ids::{ConversationId, EventSeq, Seq};
+use crate::object;
 
 /// Names of the client's events.
 #[expect(missing_docs, reason = "the names say it")]
@@ -95,7 +96,7 @@ pub struct MarkAsRead {
 #[serde(rename_all = "camelCase")]
 pub struct Sync {
     /// What the caller has, of at most 200 conversations; without it, the heads of all its conversations are answered.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::optional_list")]
     #[cfg_attr(feature = "openapi", schema(max_items = 200))]
     pub conversations: Option<Vec<SyncPosition>>,
     /// The most changes to answer for each conversation: 1 to 500, 100 if not given.
@@ -125,5 +126,33 @@ pub struct Authenticate {
 impl std::fmt::Debug for Authenticate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authenticate").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_objects() {
+        let sync = |json: &str| serde_json::from_str::<Sync>(json);
+        let position = SyncPosition {
+            conversation_id: ConversationId::new(7),
+            after_event_seq: EventSeq::ZERO,
+        };
+        let one = sync(r#"{"conversations":[{"conversationId":"7","afterEventSeq":0}]}"#).unwrap();
+        assert_eq!(one.conversations, Some(vec![position]));
+        assert_eq!(sync(r#"{"conversations":null}"#).unwrap(), Sync::default());
+        assert_eq!(sync("{}").unwrap(), Sync::default());
+        for bad in [
+            "[[7,0]]",
+            "[7]",
+            "[null]",
+            "{}",
+            r#"[{"conversationId":7}]"#,
+        ] {
+            let json = format!(r#"{{"conversations":{bad}}}"#);
+            assert!(sync(&json).is_err(), "{bad}");
+        }
     }
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod ids;
 pub mod model;
+mod object;
 pub mod protocol;
 pub mod role;
 pub mod room;

@@ -149,6 +149,8 @@ fn decode_cursor(cursor: &str) -> Result<ConversationCursor, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -159,5 +161,34 @@ mod tests {
         let cursor = decode_cursor(&URL_SAFE_NO_PAD.encode("1700000000123.7")).unwrap();
         assert_eq!(cursor.activity.unix_millis(), 1_700_000_000_123);
         assert_eq!(cursor.id, ConversationId::new(7));
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_comes_back_as_it_was(
+            millis in -62_167_219_200_000_i64..=253_402_300_799_999, id in 1..=i64::MAX,
+        ) {
+            let cursor = ConversationCursor {
+                activity: Timestamp(chrono::DateTime::from_timestamp_millis(millis).unwrap()),
+                id: ConversationId::new(id),
+            };
+            let read = decode_cursor(&encode_cursor(&cursor)).unwrap();
+            prop_assert_eq!((read.activity, read.id), (cursor.activity, cursor.id));
+        }
+
+        /// Nothing panics, and what is taken for a cursor is one that could have been given.
+        #[test]
+        fn strange_cursors_are_refused_or_have_a_place(
+            millis: i64, id: i64, inside in "[-+0-9.]{0,24}", outside in ".*",
+        ) {
+            let numbers = URL_SAFE_NO_PAD.encode(format!("{millis}.{id}"));
+            for cursor in [numbers, URL_SAFE_NO_PAD.encode(inside), outside] {
+                if let Ok(read) = decode_cursor(&cursor) {
+                    prop_assert!(read.id.get() > 0);
+                    let again = decode_cursor(&encode_cursor(&read)).unwrap();
+                    prop_assert_eq!((again.activity, again.id), (read.activity, read.id));
+                }
+            }
+        }
     }
 }

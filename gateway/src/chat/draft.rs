@@ -51,6 +51,8 @@ fn is_white_space(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn code(message: &str, id: Option<&str>) -> Option<ErrorCode> {
@@ -91,5 +93,53 @@ mod tests {
             code("a", Some(&"x".repeat(65))),
             Some(ErrorCode::ValidationError)
         );
+    }
+
+    /// What `String.prototype.trim` takes away (ECMA-262, `WhiteSpace` and `LineTerminator`), and U+0085, which only
+    /// Unicode calls white.
+    const WHITE: &str = "\t\u{b}\u{c} \u{a0}\u{feff}\n\r\u{2028}\u{2029}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\
+        \u{2004}\u{2005}\u{2006}\u{2007}\u{2008}\u{2009}\u{200a}\u{202f}\u{205f}\u{3000}\u{85}";
+
+    fn white_space() -> impl Strategy<Value = String> {
+        let one = proptest::sample::select(WHITE.chars().collect::<Vec<_>>());
+        proptest::collection::vec(one, 0..20).prop_map(String::from_iter)
+    }
+
+    /// Often as long as is allowed, give or take one.
+    fn inner() -> impl Strategy<Value = String> {
+        let length = prop_oneof![3 => 0..20_usize, 1 => 4_998..5_003_usize];
+        (length, any::<char>(), "\\PC{0,5}").prop_map(|(length, filling, end)| {
+            let end: String = end.chars().take(length).collect();
+            let mut text = filling.to_string().repeat(length - end.chars().count());
+            text.push_str(&end);
+            text
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_kept_as_it_is(
+            before in white_space(), inner in inner(), after in white_space(),
+            id in proptest::option::of("\\PC{0,66}"),
+        ) {
+            let draft = Draft {
+                message: format!("{before}{inner}{after}"),
+                client_message_id: id.clone(),
+            };
+            let is_white = |c: char| WHITE.contains(c);
+            let chars = inner.trim_matches(is_white).chars().count();
+            let good_id = id.is_none_or(|id| (1..=64).contains(&id.chars().count()));
+            match check(draft.clone()) {
+                Ok(taken) => {
+                    prop_assert_eq!(taken, draft);
+                    prop_assert!((1..=5_000).contains(&chars) && good_id);
+                }
+                Err(failure) if failure.code == ErrorCode::EmptyMessage => prop_assert_eq!(chars, 0),
+                Err(failure) => {
+                    prop_assert_eq!(failure.code, ErrorCode::ValidationError);
+                    prop_assert!(chars > 5_000 || !good_id);
+                }
+            }
+        }
     }
 }

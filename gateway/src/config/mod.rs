@@ -13,12 +13,13 @@ pub use settings::{Default as SettingDefault, SETTINGS, Setting, help};
 
 use std::collections::BTreeMap;
 use std::env::VarError;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use reader::{Reader, list, number};
 
@@ -312,14 +313,18 @@ fn app_env(text: &str) -> Result<AppEnv, String> {
 
 /// An address, an IPv6 one maybe in brackets, or a host name.
 fn host(text: &str) -> Result<String, String> {
-    let bare = text
+    let bracketed = text
         .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    let is_name = bare
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-    if bare.parse::<IpAddr>().is_ok() || is_name {
+        .and_then(|rest| rest.strip_suffix(']'));
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let (bare, is_host) = match bracketed {
+        Some(bare) => (bare, bare.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            let is_name = !text.is_empty() && text.bytes().all(is_part);
+            (text, is_name || text.parse::<IpAddr>().is_ok())
+        }
+    };
+    if is_host {
         Ok(bare.to_owned())
     } else {
         Err("must be an IP address or a host name".to_owned())
@@ -392,8 +397,14 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
+/// A filter of log lines. Values in its directives are taken literally: as regular expressions, a few hundred characters
+/// can take minutes to compile, and a node would not start.
+pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
+    match parse_log_filter(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("must be a level or directives such as info,gateway=debug".to_owned()),
     }

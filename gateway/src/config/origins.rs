@@ -1,6 +1,8 @@
 //! Which web pages may talk to the gateway: the origins of CORS and of WebSocket handshakes. Headers are `api`'s and
 //! `realtime`'s business.
 
+use std::net::Ipv6Addr;
+
 use http::Uri;
 
 /// The origins that are let in.
@@ -36,11 +38,25 @@ impl Origins {
             return Err(complaint());
         }
         let host = authority.host().to_ascii_lowercase();
+        if !is_host(&host) {
+            return Err(complaint());
+        }
         Ok(match (scheme, authority.port_u16()) {
             (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
             (_, Some(port)) => format!("{scheme}://{host}:{port}"),
         })
     }
+}
+
+/// Whether a browser could be on this host. One with a `*`, say, would be taken for a pattern and never match.
+fn is_host(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !host.is_empty() && host.bytes().all(is_part)
 }
 
 #[cfg(test)]
@@ -73,6 +89,9 @@ mod tests {
             "https://a.example/?q",
             "https://user@a.example",
             "https://",
+            "https://*.example.com",
+            "https://[x]:443",
+            "https://a;b.example",
             "/",
         ] {
             assert!(Origins::parse_one(bad).is_err(), "{bad}");

@@ -250,3 +250,21 @@ fn the_local_address_is_one_that_can_be_called() {
     assert_eq!(local("10.1.2.3"), ("10.1.2.3".to_owned(), 7));
     assert_eq!(local("localhost"), ("localhost".to_owned(), 7));
 }
+
+#[test]
+fn a_log_directive_of_any_form_is_read_at_once() {
+    let started = std::time::Instant::now();
+    let filter = format!("info,[span{{field=a{}}}]=debug", ".".repeat(300));
+    assert_eq!(config(&[("RUST_LOG", &filter)]).log_filter, filter);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn brackets_hold_an_ipv6_address() {
+    for good in ["[::1]", "::1", "127.0.0.1", "localhost", "chat_1.example"] {
+        config(&[("HOST", good)]);
+    }
+    for bad in ["[]", "[localhost]", "[127.0.0.1]", "[::1", "::1]"] {
+        assert!(complaint(&[("HOST", bad)]).contains("HOST"), "{bad}");
+    }
+}

@@ -3,10 +3,10 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing_subscriber::fmt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::config::LogFormat;
+use crate::config::{LogFormat, parse_log_filter};
 
 /// What holds beside the settings' directives, unless they name the same target.
 const QUIET: &str = "sqlx=error";
@@ -18,7 +18,7 @@ pub fn init(
     directives: &str,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // What the pool says of its connections is told by the calls that fail, in our words; whoever wants both can ask.
-    let filter = EnvFilter::try_new(format!("{QUIET},{directives}"))?;
+    let filter = parse_log_filter(&format!("{QUIET},{directives}"))?;
     let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Pretty => builder

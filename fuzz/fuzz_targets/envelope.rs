@@ -1,0 +1,5 @@
+//! `fuzz::envelope` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::envelope::check(data));

@@ -1,0 +1,5 @@
+//! `fuzz::settings` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::settings::check(data));

@@ -1,0 +1,5 @@
+//! `fuzz::socket_io_written` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::socket_io_written::check(data));
