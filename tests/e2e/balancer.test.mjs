@@ -1,4 +1,4 @@
-// What the shipped balancer sees to: long-polling stays on one node without a cookie, and a fault that all nodes see ends
+// What the shipped balancer sees to: long-polling stays on one node without a cookie, WebSockets are spread, and a fault that all nodes see ends
 // nothing. What nodes do that go is in drain.test.mjs and node-death.test.mjs.
 
 import assert from 'node:assert/strict';
@@ -9,7 +9,7 @@ import { eventually, freePort, pause } from './harness/processes.mjs';
 import { words } from './harness/secrets.mjs';
 import { startHaproxy, startRedis } from './harness/servers.mjs';
 import { Cluster, describeOn, limitedTest } from './harness/setups.mjs';
-import { Client } from './harness/sockets.mjs';
+import { Client, PlainClient } from './harness/sockets.mjs';
 
 describeOn(Cluster, (setup, test) => {
   /** As a page of another origin does it: nothing but the token, and no cookie. */
@@ -43,6 +43,32 @@ describeOn(Cluster, (setup, test) => {
       assert.deepEqual(await polling[(i + 1) % 2].next('chatMessage'), message);
     }
     for (const socket of polling) assert.deepEqual(socket.disconnects, []);
+  });
+
+  test('WebSockets that begin as such are dealt out evenly, whatever their address', async () => {
+    const client = await setup.client();
+    const before = await Promise.all(setup.nodes.map((node) => node.metric('chat_connections')));
+    // All from one address, which the hash would lead to one node.
+    const options = { transports: ['websocket'], agent: setup.agentTo(0) };
+    for (let i = 0; i < 6; i++) await connect(client, options);
+    for (let i = 0; i < 4; i++) await setup.keep(PlainClient.connect(setup.url, { token: client.token }));
+    const after = await Promise.all(setup.nodes.map((node) => node.metric('chat_connections')));
+    const gained = after.map((count, i) => count - before[i]);
+    assert.equal(gained[0] + gained[1], 10);
+    // By what each has through this backend: sockets that came by polling count elsewhere.
+    assert.deepEqual(gained, [5, 5]);
+  });
+
+  test('the balancer tells Prometheus how its nodes are', async () => {
+    const ask = (path) =>
+      axios.get(`http://127.0.0.1:${setup.haproxy.metricsPort}${path}`, { validateStatus: () => true, proxy: false });
+    const { data } = await ask('/metrics');
+    for (const server of ['a', 'b']) {
+      const up = `haproxy_server_status{proxy="gateways",server="${server}",state="UP"} 1`;
+      assert.ok(data.includes(up), up);
+    }
+    assert.equal((await ask('/')).status, 404);
+    assert.equal((await axios.get(`${setup.url}/metrics`, { validateStatus: () => true, proxy: false })).status, 404);
   });
 
   test('while Redis is away from all nodes, requests are answered, and a polling client is served again by itself', async () => {

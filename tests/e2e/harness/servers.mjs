@@ -66,11 +66,18 @@ export async function startRedis(port) {
 
 /** Debian's HAProxy with the project's configuration in front of two nodes. */
 export async function startHaproxy(portA, portB) {
-  const port = await freePort();
-  const env = { BIND: `127.0.0.1:${port}`, NODE_A: `127.0.0.1:${portA}`, NODE_B: `127.0.0.1:${portB}` };
-  const haproxy = new Program('haproxy', ['-db', '-f', HAPROXY_CONFIG], { env });
+  const [port, metricsPort] = [await freePort(), await freePort()];
+  const haproxy = new Program('haproxy', ['-db', '-f', HAPROXY_CONFIG], {
+    env: {
+      BIND: `127.0.0.1:${port}`,
+      METRICS_BIND: `127.0.0.1:${metricsPort}`,
+      NODE_A: `127.0.0.1:${portA}`,
+      NODE_B: `127.0.0.1:${portB}`,
+    },
+  });
   await whenListening(haproxy, port);
   haproxy.port = port;
+  haproxy.metricsPort = metricsPort;
   haproxy.url = `http://127.0.0.1:${port}`;
   return haproxy;
 }
