@@ -2,6 +2,8 @@
 // nothing. What nodes do that go is in drain.test.mjs and node-death.test.mjs.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http from 'node:http';
 import { describe } from 'node:test';
 import axios from 'axios';
 import { assertError, dataOf } from './harness/assertions.mjs';
@@ -104,6 +106,32 @@ describe('without a node', () => {
       }
     } finally {
       await haproxy.stop();
+    }
+  });
+
+  limitedTest('a node that comes back gets new sockets in growing measure', async () => {
+    let ready = true;
+    const servers = [0, 1].map(() => http.createServer((_request, response) => response.writeHead(ready ? 200 : 503).end()));
+    for (const server of servers) await once(server.listen(0, '127.0.0.1'), 'listening');
+    const haproxy = await startHaproxy(...servers.map((server) => server.address().port));
+    const ofNodeA = async (proxy, name, more = '') => {
+      const { data } = await axios.get(`http://127.0.0.1:${haproxy.metricsPort}/metrics`, { proxy: false });
+      const labels = `{proxy="${proxy}",server="a"${more}} `;
+      const line = data.split('\n').find((l) => l.startsWith(`haproxy_server_${name}${labels}`));
+      return Number(line?.split(' ')[1]);
+    };
+    const isUp = (up) => async () => (await ofNodeA('sockets', 'status', ',state="UP"')) === up;
+    try {
+      ready = false;
+      await eventually('it is out', isUp(0));
+      ready = true;
+      await eventually('it is back', isUp(1));
+      // Per cent of its share; no value where it has all of it. What goes by the hash goes there at once.
+      assert.ok((await ofNodeA('sockets', 'current_throttle')) < 50);
+      assert.ok(Number.isNaN(await ofNodeA('gateways', 'current_throttle')));
+    } finally {
+      await haproxy.stop();
+      for (const server of servers) server.close();
     }
   });
 });
