@@ -64,11 +64,12 @@ export async function startRedis(port) {
   return redis;
 }
 
-/** Debian's HAProxy with the project's configuration in front of two nodes. */
-export async function startHaproxy(portA, portB) {
+/** Debian's HAProxy with the project's configuration in front of two nodes; `env` is what else it finds in its environment. */
+export async function startHaproxy(portA, portB, env = {}) {
   const [port, metricsPort] = [await freePort(), await freePort()];
   const haproxy = new Program('haproxy', ['-db', '-f', HAPROXY_CONFIG], {
     env: {
+      ...env,
       BIND: `127.0.0.1:${port}`,
       METRICS_BIND: `127.0.0.1:${metricsPort}`,
       NODE_A: `127.0.0.1:${portA}`,

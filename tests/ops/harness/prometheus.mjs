@@ -8,8 +8,10 @@ import { at } from './files.mjs';
 
 /** A Prometheus that runs. */
 export class Prometheus {
-  /** Starts it for `targets`: for each job's folder, groups as Prometheus reads them from a file. */
-  static async start(targets) {
+  /**
+   * Starts it for `targets`: for each job's folder, groups as Prometheus reads them from a file. `command`: its flags, as
+   * a container is given them. */
+  static async start(targets, command = []) {
     const prometheus = new Prometheus();
     const folder = temporaryFolder();
     for (const name of ['prometheus.yml', 'rules']) symlinkSync(at('monitoring/prometheus', name), path.join(folder, name));
@@ -19,7 +21,9 @@ export class Prometheus {
     }
     const port = await freePort();
     prometheus.url = `http://127.0.0.1:${port}`;
+    const placed = [/^--config\.file=/, /^--storage\.tsdb\.path=/];
     prometheus.program = new Program('prometheus', [
+      ...command.filter((flag) => !placed.some((kind) => kind.test(flag))),
       `--config.file=${folder}/prometheus.yml`,
       `--storage.tsdb.path=${folder}/data`,
       `--web.listen-address=127.0.0.1:${port}`,
