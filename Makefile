@@ -1,10 +1,10 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test lint fmt
+.PHONY: help run chat test lint fmt loadtest k8s-rules
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The dev profile: it builds several times faster than a release and is quick enough to chat with.
 run: ## Start one node on http://localhost:5000 with nothing else installed; it prints where to look and who may log in
@@ -24,3 +24,9 @@ lint: ## Check the formatting, and every lint as an error
 
 fmt: ## Format the sources
 	cargo fmt
+
+loadtest: ## Load a cluster of two nodes with k6 for two minutes, and print the summary: PROFILE=smoke|load|stress|spike|soak, BASE_URL for one elsewhere
+	loadtest/k6/run $(PROFILE)
+
+k8s-rules: ## Write monitoring/kubernetes/prometheus-rules.yaml anew from monitoring/prometheus/rules
+	scripts/k8s-rules

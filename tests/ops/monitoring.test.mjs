@@ -103,6 +103,7 @@ describeOn(Cluster, (setup, limited) => {
         throw new Error(`no data for:\n${open.map(({ title, expr }) => `${title}\n    ${expr}`).join('\n')}`, { cause: error });
       });
 
+      await theAdapterFindsPods(prometheus);
       for (const { labels, value } of await prometheus.query('sum by (instance) (rate(chat_messages_total[30s]))')) {
         assert.ok(value > 0, labels.instance);
       }
@@ -123,6 +124,23 @@ describeOn(Cluster, (setup, limited) => {
     }
   });
 }, { RATE_LIMIT_REQUESTS_PER_SECOND: '20' });
+
+/** What prometheus-adapter would ask for the autoscaler: a figure for each pod. */
+async function theAdapterFindsPods(prometheus) {
+  const { custom } = yaml('k8s/components/autoscaling/prometheus-adapter.values.yaml').rules;
+  for (const { seriesQuery, name, metricsQuery } of custom) {
+    const query = metricsQuery
+      .replaceAll('<<.Series>>', seriesQuery.split('{')[0])
+      .replaceAll('<<.LabelMatchers>>', 'namespace="chat",pod=~"chat-gateway-0|chat-gateway-1"')
+      .replaceAll('<<.GroupBy>>', 'pod');
+    const figures = await prometheus.query(query);
+    assert.deepEqual(figures.map(({ labels }) => labels), [{ pod: 'chat-gateway-0' }, { pod: 'chat-gateway-1' }], name.as);
+    for (const { value } of figures) assert.ok(value > 0, name.as);
+    // A pod without traffic is at 0, not without a figure.
+    const idle = await prometheus.query(query.replaceAll('[2m]', '[1s]'));
+    assert.deepEqual(idle.map(({ labels }) => labels.pod).sort(), ['chat-gateway-0', 'chat-gateway-1'], name.as);
+  }
+}
 
 async function allRulesAreLoaded(prometheus) {
   await eventually('all rules were evaluated', async () => {
