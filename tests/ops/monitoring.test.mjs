@@ -134,7 +134,7 @@ async function theAdapterFindsPods(prometheus) {
       .replaceAll('<<.LabelMatchers>>', 'namespace="chat",pod=~"chat-gateway-0|chat-gateway-1"')
       .replaceAll('<<.GroupBy>>', 'pod');
     const figures = await prometheus.query(query);
-    assert.deepEqual(figures.map(({ labels }) => labels), [{ pod: 'chat-gateway-0' }, { pod: 'chat-gateway-1' }], name.as);
+    assert.deepEqual(figures.map(({ labels }) => JSON.stringify(labels)).sort(), ['{"pod":"chat-gateway-0"}', '{"pod":"chat-gateway-1"}'], name.as);
     for (const { value } of figures) assert.ok(value > 0, name.as);
     // A pod without traffic is at 0, not without a figure.
     const idle = await prometheus.query(query.replaceAll('[2m]', '[1s]'));
