@@ -7,15 +7,10 @@ ARG RUST_IMAGE=rust:1.95-slim-bookworm
 # Of the same Debian as the image above, whose C library it must have.
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
-FROM ${RUST_IMAGE} AS toolchain
+# The dependencies, compiled with empty sources of our own: a layer that stays until Cargo.lock or a manifest changes. SQLite and
+# the cryptography bring C sources; the image has a C compiler.
+FROM ${RUST_IMAGE} AS dependencies
 WORKDIR /src
-# SQLite and the cryptography (ring) bring C sources.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev \
-    && rm -rf /var/lib/apt/lists/*
-
-# The dependencies, compiled with empty sources of our own: a layer that stays until Cargo.lock or a manifest changes.
-FROM toolchain AS dependencies
 COPY Cargo.toml Cargo.lock ./
 COPY shared/Cargo.toml shared/
 COPY gateway/Cargo.toml gateway/build.rs gateway/
