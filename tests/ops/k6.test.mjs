@@ -18,7 +18,7 @@ describeOn(Cluster, (setup, test) => {
     const summary = path.join(temporaryFolder(), 'summary.json');
     const { code, stdout, stderr } = await runTool('k6', ['run', '--quiet', '--summary-export', summary, at('loadtest/k6/chat.js')], {
       env: { BASE_URL: setup.url, ADMIN_EMAIL: admin.user.email, ADMIN_PASSWORD: admin.password, PROFILE: 'smoke', ...env },
-      timeout: 50_000,
+      timeout: 45_000,
     });
     return { code, output: stdout + stderr, metrics: JSON.parse(readFileSync(summary, 'utf8')).metrics };
   }

@@ -24,7 +24,7 @@ export const plain = {
     ws.onclose = () => onEnd();
     return {
       ask: (event, data, answered) => ws.send(JSON.stringify({ event, data, id: acks.expect(answered) })),
-      close: () => ws.close(),
+      close: () => closeOnceOpen(ws),
     };
   },
 };
@@ -60,10 +60,17 @@ export const socketIo = {
     ws.onclose = () => onEnd();
     return {
       ask: (event, data, answered) => ws.send(`42${acks.expect(answered)}${JSON.stringify([event, data])}`),
-      close: () => ws.close(),
+      close: () => closeOnceOpen(ws),
     };
   },
 };
+
+/** A socket that is still being opened can't be closed yet. */
+function closeOnceOpen(ws) {
+  const [CONNECTING, OPEN] = [0, 1];
+  if (ws.readyState === OPEN) ws.close();
+  else if (ws.readyState === CONNECTING) ws.onopen = () => ws.close();
+}
 
 /** Who waits for which acknowledgement. */
 class Acks {
