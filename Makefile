@@ -1,10 +1,10 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test chaos fuzz lint fmt fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
+.PHONY: help run chat test chaos fuzz lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The dev profile: it builds several times faster than a release and is quick enough to chat with.
 run: ## Start one node on http://localhost:5000 with nothing else installed; it prints where to look and who may log in
@@ -46,3 +46,9 @@ fault-crash-storm: ## Kill a node with 10,000 clients: all are back and recovere
 
 fault-slow-reader: ## Readers that never read: memory is bounded, others hear as fast (READERS, SLOW, RATE, BYTES, ROUNDS, TURN_SECONDS)
 	@scripts/fault slow-reader
+
+loadtest: ## Load a cluster of two nodes with k6 for two minutes, and print the summary: PROFILE=smoke|load|stress|spike|soak, BASE_URL for one elsewhere
+	loadtest/k6/run $(PROFILE)
+
+k8s-rules: ## Write monitoring/kubernetes/prometheus-rules.yaml anew from monitoring/prometheus/rules
+	scripts/k8s-rules

@@ -133,7 +133,7 @@ export class Stage {
       this.nodes.push(node);
     }
     await Promise.all(this.nodes.map((node) => node.start()));
-    this.haproxy = await startHaproxy(...this.nodes.map((node) => node.links.haproxy.port));
+    this.haproxy = await startHaproxy(this.nodes.map((node) => node.links.haproxy.port));
     this.url = this.haproxy.url;
     await this.whenReady();
   }

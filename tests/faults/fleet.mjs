@@ -17,7 +17,7 @@ export class Fleet {
       fleet.env = { DATABASE_URL: fleet.database.url, REDIS_URL: fleet.redis.url, TRUSTED_PROXIES: '127.0.0.0/8', ...env };
       for (let i = 0; i < nodes; i++) fleet.nodes.push(await Gateway.start(fleet.env));
       const ports = fleet.nodes.map((node) => node.port);
-      for (let i = 0; i < balancers; i++) fleet.haproxies.push(await startHaproxy(...ports));
+      for (let i = 0; i < balancers; i++) fleet.haproxies.push(await startHaproxy(ports));
     } catch (error) {
       await fleet.stop();
       throw error;

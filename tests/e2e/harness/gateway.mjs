@@ -80,7 +80,7 @@ export class Gateway {
 
   async #whenAnswering(path, withinMs) {
     await eventually(
-      `${path} of the node is 200; its log ends:\n${this.program.tail()}`,
+      () => `${path} of the node is 200; its log ends:\n${this.program.tail()}`,
       async () => {
         this.program.mustRun();
         return (await this.probe(path)) === 200;

@@ -116,14 +116,14 @@ export async function within(ms, promise, describe) {
 
 /**
  * Asks again until `probe` answers something truthy. Only for what announces itself in no other way: a server that comes
- * up, a gauge that falls.
+ * up, a gauge that falls. `what` may be a function, for what is known at the end only.
  */
 export async function eventually(what, probe, withinMs = 15_000) {
   const deadline = Date.now() + withinMs;
   for (;;) {
     const value = await probe();
     if (value) return value;
-    if (Date.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`);
+    if (Date.now() > deadline) throw new Error(`not within ${withinMs} ms: ${typeof what === 'function' ? what() : what}`);
     await pause(50);
   }
 }

@@ -66,17 +66,19 @@ export async function startRedis(port) {
 }
 
 /**
- * Debian's HAProxy with the project's configuration in front of two nodes. For further ones it gets a copy in which they
- * follow the second wherever that stands, as an operator adds a node.
+ * Debian's HAProxy with the project's configuration in front of two nodes; `env` is what else it finds in its environment.
+ * For further nodes it gets a copy in which they follow the second wherever that stands, as an operator adds a node.
  */
-export async function startHaproxy(...ports) {
-  const port = await freePort();
-  const env = { BIND: `127.0.0.1:${port}` };
+export async function startHaproxy(ports, env = {}) {
+  const [port, metricsPort] = [await freePort(), await freePort()];
   const names = ports.map((_, i) => String.fromCharCode(97 + i));
-  for (const [i, name] of names.entries()) env[`NODE_${name.toUpperCase()}`] = `127.0.0.1:${ports[i]}`;
-  const haproxy = new Program('haproxy', ['-db', '-f', configFor(names.slice(2))], { env });
+  const nodes = names.map((name, i) => [`NODE_${name.toUpperCase()}`, `127.0.0.1:${ports[i]}`]);
+  const haproxy = new Program('haproxy', ['-db', '-f', configFor(names.slice(2))], {
+    env: { ...env, BIND: `127.0.0.1:${port}`, METRICS_BIND: `127.0.0.1:${metricsPort}`, ...Object.fromEntries(nodes) },
+  });
   await whenListening(haproxy, port);
   haproxy.port = port;
+  haproxy.metricsPort = metricsPort;
   haproxy.url = `http://127.0.0.1:${port}`;
   return haproxy;
 }
@@ -147,11 +149,11 @@ export class Cable {
 
 function configFor(furtherNodes) {
   if (furtherNodes.length === 0) return HAPROXY_CONFIG;
-  const asSecond = (name) => `server ${name} "\${NODE_${name.toUpperCase()}}" cookie ${name}`;
+  const likeSecond = (line, name) => line.replaceAll(/\bb\b/g, name).replaceAll('NODE_B', `NODE_${name.toUpperCase()}`);
   const config = readFileSync(HAPROXY_CONFIG, 'utf8');
   const copy = path.join(temporaryFolder(), 'haproxy.cfg');
-  const extended = config.replaceAll(/^( *)server b .*$/gm, (line, indent) =>
-    [line, ...furtherNodes.map((name) => indent + asSecond(name))].join('\n'),
+  const extended = config.replaceAll(/^ *server b .*$/gm, (line) =>
+    [line, ...furtherNodes.map((name) => likeSecond(line, name))].join('\n'),
   );
   if (extended === config) throw new Error('haproxy.cfg has no server b to follow');
   writeFileSync(copy, extended);

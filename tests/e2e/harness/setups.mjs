@@ -96,7 +96,7 @@ export class Cluster extends Setup {
     const starting = await Promise.allSettled((await this.nodeEnvs()).map((env) => Gateway.start(env)));
     this.nodes = starting.filter((s) => s.status === 'fulfilled').map((s) => s.value);
     for (const { status, reason } of starting) if (status === 'rejected') throw reason;
-    this.haproxy = await startHaproxy(this.nodes[0].port, this.nodes[1].port);
+    this.haproxy = await startHaproxy(this.nodes.map((node) => node.port));
     this.url = this.haproxy.url;
     this.#sources = await findSources(this.haproxy);
     // People's REST calls go through the balancer, each request to the next node.
