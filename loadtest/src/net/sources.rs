@@ -1,0 +1,92 @@
+//! Where connections come from: a machine has 28,000 ports for connections to one server, and each stays taken for a
+//! minute after its end, so they are spread over the addresses of the loopback.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The ports Linux takes for outgoing connections unless it is told otherwise.
+const PORTS: std::ops::Range<u16> = 32_768..60_999;
+
+/// How many ports are tried before it is given up.
+const TRIES: usize = 1_000;
+
+/// Gives each connection an address and port of its own.
+#[derive(Debug)]
+pub(super) struct Sources {
+    next: u32,
+}
+
+impl Sources {
+    /// Begins at a place of its own, so that two generators, or one right after another, rarely meet.
+    pub(super) fn new() -> Self {
+        Self {
+            next: std::process::id().wrapping_mul(2_654_435_761),
+        }
+    }
+
+    /// Begins to connect. A server elsewhere is reached from whatever address the system takes.
+    pub(super) fn connect(&mut self, server: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(
+            Domain::for_address(server),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        if matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
+            self.bind(&socket)?;
+        }
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&server.into()) {
+            Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        Ok(TcpStream::from_std(socket.into()))
+    }
+
+    fn bind(&mut self, socket: &Socket) -> io::Result<()> {
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for _ in 0..TRIES {
+            match socket.bind(&self.take().into()) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// 127.1.0.0 to 127.254.255.255, all ports of one address before the next.
+    fn take(&mut self) -> SocketAddr {
+        let ports = u32::from(PORTS.end - PORTS.start);
+        let (address, port) = (self.next / ports, self.next % ports);
+        self.next = self.next.wrapping_add(1);
+        let [_, _, high, low] = address.to_be_bytes();
+        let ip = Ipv4Addr::new(127, 1 + high % 254, low, 1);
+        #[expect(clippy::cast_possible_truncation, reason = "below the number of ports")]
+        let port = PORTS.start + port as u16;
+        SocketAddr::new(ip.into(), port)
+    }
+}
+
+/// A connection that is under way, as every one is that does not block (connect(2)).
+const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_connections_have_addresses_of_their_own() {
+        let mut sources = Sources::new();
+        let all: HashSet<_> = (0..100_000).map(|_| sources.take()).collect();
+        assert_eq!(all.len(), 100_000);
+        assert!(
+            all.iter()
+                .all(|a| a.ip().is_loopback() && PORTS.contains(&a.port()))
+        );
+    }
+}
