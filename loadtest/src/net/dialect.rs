@@ -15,7 +15,7 @@ pub enum Dialect {
 
 /// What a text frame of the server says.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub(super) enum Heard<'a> {
     /// Engine.IO is open; a Socket.IO client may ask to be let in.
     Open,
     /// Let in.
@@ -43,11 +43,11 @@ pub enum Heard<'a> {
 }
 
 /// The text that answers `Heard::Ping`.
-pub const PONG: &[u8] = b"3";
+pub(super) const PONG: &[u8] = b"3";
 
 impl Dialect {
     /// Where on the server sockets of this kind begin.
-    pub const fn path(self) -> &'static str {
+    pub(super) const fn path(self) -> &'static str {
         match self {
             Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
             Self::Plain => "/ws",
@@ -55,7 +55,7 @@ impl Dialect {
     }
 
     /// An event's text. `name` and `payload` are JSON already, the name without its quotes.
-    pub fn event(self, out: &mut Vec<u8>, name: &str, payload: &[u8], ack: Option<u64>) {
+    pub(super) fn event(self, out: &mut Vec<u8>, name: &str, payload: &[u8], ack: Option<u64>) {
         out.clear();
         match self {
             Self::SocketIo => {
@@ -85,7 +85,7 @@ impl Dialect {
     }
 
     /// What a text frame says.
-    pub fn read(self, text: &[u8]) -> Heard<'_> {
+    pub(super) fn read(self, text: &[u8]) -> Heard<'_> {
         match self {
             Self::SocketIo => read_socket_io(text),
             Self::Plain => read_plain(text),

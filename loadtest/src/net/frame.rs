@@ -3,7 +3,7 @@
 
 /// A frame's meaning (section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opcode {
+pub(super) enum Opcode {
     /// A whole text message.
     Text,
     /// A whole binary message.
@@ -18,22 +18,22 @@ pub enum Opcode {
 
 /// One frame at the beginning of a buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub(super) struct Frame<'a> {
     /// What it is.
-    pub opcode: Opcode,
+    pub(super) opcode: Opcode,
     /// What it carries.
-    pub payload: &'a [u8],
+    pub(super) payload: &'a [u8],
     /// Bytes of the buffer it takes, its head included.
-    pub len: usize,
+    pub(super) len: usize,
 }
 
 /// The server broke the protocol, or used a part of it that is not read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a whole, plain frame from a server (first bytes {0:#04x} {1:#04x})")]
-pub struct BadFrame(u8, u8);
+pub(super) struct BadFrame(u8, u8);
 
 /// The frame at the beginning of `buffer`; `None` while it is not all there.
-pub fn read(buffer: &[u8]) -> Result<Option<Frame<'_>>, BadFrame> {
+pub(super) fn read(buffer: &[u8]) -> Result<Option<Frame<'_>>, BadFrame> {
     let [first, second, rest @ ..] = buffer else {
         return Ok(None);
     };
@@ -74,7 +74,7 @@ pub fn read(buffer: &[u8]) -> Result<Option<Frame<'_>>, BadFrame> {
 }
 
 /// Appends a masked frame with a payload made of `parts`.
-pub fn write(out: &mut Vec<u8>, opcode: Opcode, parts: &[&[u8]], mask: [u8; 4]) {
+pub(super) fn write(out: &mut Vec<u8>, opcode: Opcode, parts: &[&[u8]], mask: [u8; 4]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     out.reserve(length + 14);
     out.push(match opcode {
