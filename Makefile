@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test lint fmt
+.PHONY: help run chat test lint fmt bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: ## Install what the tests need (Debian), start private servers, run every 
 lint: ## Check the formatting, and every lint as an error
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## Measure the gateway beside its peers on two quiet cores, half an hour; writes docs/benchmarks.md (see loadtest/README.md)
+	scripts/bench
 
 fmt: ## Format the sources
 	cargo fmt

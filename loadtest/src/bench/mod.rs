@@ -86,7 +86,10 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     fs::create_dir_all(&options.folder)?;
     let folder = options.folder.canonicalize()?;
     if machine::is_in_memory(&folder) {
-        eprintln!("bench: {} is in memory: the database's figures say nothing", folder.display());
+        eprintln!(
+            "bench: {} is in memory: the database's figures say nothing",
+            folder.display()
+        );
     }
     let programs = Programs {
         gateway: options.gateway.canonicalize()?,
@@ -98,7 +101,10 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     if options.wants_limits() {
         measure_limits(options, &programs, &mut servers, &folder, &mut results)?;
     }
-    for run in Run::ALL.into_iter().filter(|run| options.wants(&run_keys(), run.key())) {
+    for run in Run::ALL
+        .into_iter()
+        .filter(|run| options.wants(&run_keys(), run.key()))
+    {
         for system in System::ALL {
             if !options.wants(&system_keys(), system.key()) {
                 continue;
@@ -116,7 +122,10 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
     let about = about(options);
     fs::create_dir_all(&options.out)?;
     page::write(&options.out, &about, &results)?;
-    fs::write(options.out.join("benchmarks.json"), as_json(&about, &results)?)?;
+    fs::write(
+        options.out.join("benchmarks.json"),
+        as_json(&about, &results)?,
+    )?;
     println!("\n{}", page::table(&results));
     println!("{}", options.out.join("benchmarks.md").display());
     let own_failed = results
@@ -187,7 +196,10 @@ fn measure_limits(
         let inserts = limits::inserts(&database, USUAL, batch, window);
         machine::pin(options.load_core)?;
         let inserts = inserts?;
-        eprintln!("  {batch} messages a transaction: {:.0} messages/s", inserts.per_second);
+        eprintln!(
+            "  {batch} messages a transaction: {:.0} messages/s",
+            inserts.per_second
+        );
         results.inserts.push(inserts);
     }
     let bytes = bare_ws(programs, options.server_core, folder)?;
@@ -228,13 +240,21 @@ fn bare_ws(programs: &Programs, core: usize, folder: &Path) -> Result<f64, Fault
 
 fn about(options: &Options) -> About {
     let node_module = |name: &str| {
-        let path = options.node.join(format!("node_modules/{name}/package.json"));
+        let path = options
+            .node
+            .join(format!("node_modules/{name}/package.json"));
         let text = fs::read_to_string(path).unwrap_or_default();
         let package: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let version = package["version"].as_str().unwrap_or("unknown");
         format!("{name} {version}")
     };
-    let modules = ["socket.io", "@socket.io/redis-adapter", "sequelize", "mysql2", "express"];
+    let modules = [
+        "socket.io",
+        "@socket.io/redis-adapter",
+        "sequelize",
+        "mysql2",
+        "express",
+    ];
     let locked = include_str!("../../peers/socketioxide/Cargo.lock");
     let crates = ["socketioxide", "socketioxide-redis", "sqlx", "axum"];
     About {
@@ -259,7 +279,10 @@ fn about(options: &Options) -> About {
                 first_line("node", "--version"),
                 modules.map(node_module).join(", ")
             ),
-            format!("Peer in Rust: {}", crates.map(|name| locked_version(locked, name)).join(", ")),
+            format!(
+                "Peer in Rust: {}",
+                crates.map(|name| locked_version(locked, name)).join(", ")
+            ),
         ],
     }
 }
@@ -320,7 +343,11 @@ impl Options {
         if self.only == [LIMITS] {
             return false;
         }
-        let mut named = self.only.iter().filter(|name| kind.contains(&&***name)).peekable();
+        let mut named = self
+            .only
+            .iter()
+            .filter(|name| kind.contains(&&***name))
+            .peekable();
         named.peek().is_none() || named.any(|name| name == key)
     }
 
@@ -363,7 +390,11 @@ mod tests {
     fn wanted(only: &[&str]) -> (usize, usize, bool) {
         let options = options(only);
         let count = |keys: &[&str]| keys.iter().filter(|key| options.wants(keys, key)).count();
-        (count(&system_keys()), count(&run_keys()), options.wants_limits())
+        (
+            count(&system_keys()),
+            count(&run_keys()),
+            options.wants_limits(),
+        )
     }
 
     #[test]

@@ -207,7 +207,9 @@ mod tests {
             outcome: Outcome::Traffic(Box::new(traffic)),
         };
         let mut results = Results::default();
-        results.runs.insert((System::Gateway, Run::Chat), Ok(report));
+        results
+            .runs
+            .insert((System::Gateway, Run::Chat), Ok(report));
         let failed = Err("it did not start:\nlog".to_owned());
         results.runs.insert((System::Node, Run::Chat), failed);
         results
@@ -222,13 +224,19 @@ mod tests {
     fn a_figure_is_reached_or_missed_by_what_it_promises_too() {
         let begin = "| durable chat messages/s";
         let clean = row_of(&table(&results(Counts::default())), begin);
-        assert!(clean.contains("**21,000**") && clean.ends_with("| reached |"), "{clean}");
+        assert!(
+            clean.contains("**21,000**") && clean.ends_with("| reached |"),
+            "{clean}"
+        );
         let lossy = Counts {
             lost: 3,
             ..Counts::default()
         };
         let lossy = row_of(&table(&results(lossy)), begin);
-        assert!(lossy.contains("**21,000, 3 lost**") && lossy.ends_with("| missed |"), "{lossy}");
+        assert!(
+            lossy.contains("**21,000, 3 lost**") && lossy.ends_with("| missed |"),
+            "{lossy}"
+        );
     }
 
     #[test]
@@ -240,7 +248,10 @@ mod tests {
         };
         let page = page(&about, &results(Counts::default()));
         let line = row_of(&page, "| Node seed | chat");
-        assert!(line.contains("did not come to its end: it did not start"), "{line}");
+        assert!(
+            line.contains("did not come to its end: it did not start"),
+            "{line}"
+        );
         assert!(page.contains("](benchmarks/chat.svg)") && !page.contains("storm.svg"));
     }
 }

@@ -405,7 +405,9 @@ fn rate(traffic: &Traffic) -> Option<Cell> {
 /// What went wrong, to be put behind a figure; empty where nothing did.
 pub(super) fn faults(traffic: &Traffic) -> String {
     let counts = traffic.counts;
-    let stale = traffic.stored.map_or(0, |stored| stored.stale_last_messages);
+    let stale = traffic
+        .stored
+        .map_or(0, |stored| stored.stale_last_messages);
     [
         (counts.lost, "lost"),
         (counts.doubled, "doubled"),

@@ -71,7 +71,11 @@ fn start_mariadb(folder: &Path, port: u16) -> io::Result<Process> {
     let data = folder.join("data");
     let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
     let installed = Command::new("mariadb-install-db")
-        .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
+        .args([
+            "--no-defaults",
+            "--skip-test-db",
+            "--auth-root-authentication-method=normal",
+        ])
         .arg(format!("--datadir={}", data.display()))
         .arg(format!("--user={user}"))
         .output()?;
@@ -82,8 +86,15 @@ fn start_mariadb(folder: &Path, port: u16) -> io::Result<Process> {
     // A commit is on the disk before it is answered; room enough in memory and log that nothing else is waited for.
     let mut command = Command::new("mariadbd");
     command
-        .args(["--no-defaults", "--bind-address=127.0.0.1", "--max-connections=1000"])
-        .args(["--character-set-server=utf8mb4", "--innodb-flush-log-at-trx-commit=1"])
+        .args([
+            "--no-defaults",
+            "--bind-address=127.0.0.1",
+            "--max-connections=1000",
+        ])
+        .args([
+            "--character-set-server=utf8mb4",
+            "--innodb-flush-log-at-trx-commit=1",
+        ])
         .args(["--innodb-buffer-pool-size=1G", "--innodb-log-file-size=1G"])
         .arg(format!("--port={port}"))
         .arg(format!("--user={user}"))

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,22 +14,26 @@ const PORTS: std::ops::Range<u16> = 32_768..60_999;
 /// How many ports are tried before it is given up.
 const TRIES: usize = 1_000;
 
-/// Gives each connection an address and port of its own.
+/// Gives each connection of this process an address and port of its own.
 #[derive(Debug)]
 pub(super) struct Sources {
-    next: u32,
+    /// Where this process began: another place than others, so that two generators, or one right after another, rarely
+    /// meet.
+    first: u32,
 }
 
+/// How many were taken by all engines of this process: what one has closed is not free for the next.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
 impl Sources {
-    /// Begins at a place of its own, so that two generators, or one right after another, rarely meet.
     pub(super) fn new() -> Self {
         Self {
-            next: std::process::id().wrapping_mul(2_654_435_761),
+            first: std::process::id().wrapping_mul(2_654_435_761),
         }
     }
 
     /// Begins to connect. A server elsewhere is reached from whatever address the system takes.
-    pub(super) fn connect(&mut self, server: SocketAddr) -> io::Result<TcpStream> {
+    pub(super) fn connect(&self, server: SocketAddr) -> io::Result<TcpStream> {
         let socket = Socket::new(
             Domain::for_address(server),
             Type::STREAM.nonblocking().cloexec(),
@@ -45,7 +50,7 @@ impl Sources {
         Ok(TcpStream::from_std(socket.into()))
     }
 
-    fn bind(&mut self, socket: &Socket) -> io::Result<()> {
+    fn bind(&self, socket: &Socket) -> io::Result<()> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..TRIES {
             match socket.bind(&self.take().into()) {
@@ -58,10 +63,12 @@ impl Sources {
     }
 
     /// 127.1.0.0 to 127.254.255.255, all ports of one address before the next.
-    fn take(&mut self) -> SocketAddr {
+    fn take(&self) -> SocketAddr {
         let ports = u32::from(PORTS.end - PORTS.start);
-        let (address, port) = (self.next / ports, self.next % ports);
-        self.next = self.next.wrapping_add(1);
+        let place = self
+            .first
+            .wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let (address, port) = (place / ports, place % ports);
         let [_, _, high, low] = address.to_be_bytes();
         let ip = Ipv4Addr::new(127, 1 + high % 254, low, 1);
         #[expect(clippy::cast_possible_truncation, reason = "below the number of ports")]
@@ -81,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_connections_have_addresses_of_their_own() {
-        let mut sources = Sources::new();
+        let sources = Sources::new();
         let all: HashSet<_> = (0..100_000).map(|_| sources.take()).collect();
         assert_eq!(all.len(), 100_000);
         assert!(

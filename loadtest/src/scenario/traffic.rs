@@ -511,6 +511,15 @@ impl Traffic {
             if texts.len() < index {
                 texts.resize(index, None);
             }
+            let senders = self.streams.iter();
+            if senders
+                .filter(|other| other.conversation == stream.conversation)
+                .count()
+                > 1
+            {
+                // Which of them came last is not known.
+                continue;
+            }
             let Some(last) = stream.sent.checked_sub(1) else {
                 continue;
             };
