@@ -152,8 +152,9 @@ impl Ledger {
         self.lanes.iter().filter(|lane| lane.hears(stream)).count()
     }
 
-    /// Closes the books: `sent[stream]` is how many messages the stream sent.
-    pub fn close(&self, sent: &[u32]) -> Counts {
+    /// Closes the books: `sent[stream]` is how many messages the stream sent, `refused[stream]` how many of them the server
+    /// refused. It does not say which: those are taken from the ones that nobody heard.
+    pub fn close(&self, sent: &[u32], refused: &[u32]) -> Counts {
         let mut counts = Counts {
             doubled: self.doubled,
             out_of_order: self.out_of_order,
@@ -176,7 +177,23 @@ impl Ledger {
                 counts.delivered += heard;
             }
         }
+        for (stream, refused) in (0..).zip(refused).filter(|(_, refused)| **refused > 0) {
+            let sent = sent.get(stream as usize).copied().unwrap_or_default();
+            let unheard = (0..sent).filter(|number| self.is_unheard(stream, *number));
+            let refused = unheard.take(*refused as usize).count();
+            counts.lost -= (refused * self.listeners(stream)) as u64;
+        }
         counts
+    }
+
+    /// Whether no listener heard a message.
+    fn is_unheard(&self, stream: u32, number: u32) -> bool {
+        let mut lanes = self.lanes.iter().filter(|lane| lane.hears(stream));
+        lanes.all(|lane| {
+            let track = &self.tracks[lane.first_track + (stream - lane.streams.start) as usize];
+            let missing = track.missing.as_ref();
+            number >= track.next || missing.is_some_and(|m| m.binary_search(&number).is_ok())
+        })
     }
 }
 
@@ -227,7 +244,7 @@ mod tests {
         for number in numbers {
             ledger.heard(lane, 0, *number, None);
         }
-        ledger.close(&[sent])
+        ledger.close(&[sent], &[])
     }
 
     fn counts(delivered: u64, lost: u64, doubled: u64, out_of_order: u64) -> Counts {
@@ -275,7 +292,7 @@ mod tests {
         assert_eq!(ledger.heard(lane, 1, 0, None), Fit::Stray);
         assert_eq!(ledger.heard(lane, 4, 0, None), Fit::Stray);
         assert_eq!(ledger.heard(lane, 3, 0, None), Fit::Next);
-        let closed = ledger.close(&[9, 9, 0, 0]);
+        let closed = ledger.close(&[9, 9, 0, 0], &[]);
         assert_eq!((closed.stray, closed.lost, closed.delivered), (3, 0, 0));
     }
 
@@ -287,7 +304,7 @@ mod tests {
         ledger.heard(lane, 1, 0, Some(7));
         // In order for its own stream, but not for the conversation.
         ledger.heard(lane, 0, 1, Some(6));
-        assert_eq!(ledger.close(&[2, 1]), counts(3, 0, 0, 1));
+        assert_eq!(ledger.close(&[2, 1], &[]), counts(3, 0, 0, 1));
     }
 
     #[test]
@@ -297,7 +314,20 @@ mod tests {
         ledger.heard(lane, 0, 0, Some(5));
         ledger.heard(lane, 1, 0, Some(1));
         ledger.heard(lane, 1, 1, Some(1));
-        assert_eq!(ledger.close(&[1, 2]), counts(3, 0, 0, 1));
+        assert_eq!(ledger.close(&[1, 2], &[]), counts(3, 0, 0, 1));
+    }
+
+    #[test]
+    fn what_was_refused_is_not_lost_unless_somebody_heard_it() {
+        let mut ledger = Ledger::default();
+        let (one, other) = (ledger.lane(0..2), ledger.lane(0..1));
+        ledger.heard(one, 0, 0, None);
+        ledger.heard(one, 0, 2, None);
+        ledger.heard(other, 0, 2, None);
+        // 0 was heard by one of two, 1 and 3 by nobody.
+        assert_eq!(ledger.close(&[4, 0], &[0, 0]), counts(3, 5, 0, 0));
+        assert_eq!(ledger.close(&[4, 0], &[1, 0]), counts(3, 3, 0, 0));
+        assert_eq!(ledger.close(&[4, 0], &[3, 0]), counts(3, 1, 0, 0));
     }
 
     #[test]
@@ -315,7 +345,7 @@ mod tests {
         assert_eq!((ledger.listeners(0), ledger.listeners(1)), (1, 0));
         assert_eq!(ledger.heard(lane, 1, 0, None), Fit::Stray);
         assert_eq!(ledger.heard(lane, 2, 0, None), Fit::Next);
-        let closed = ledger.close(&[2, 7, 1]);
+        let closed = ledger.close(&[2, 7, 1], &[]);
         assert_eq!((closed.delivered, closed.lost, closed.stray), (1, 2, 1));
     }
 

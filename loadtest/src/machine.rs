@@ -55,6 +55,29 @@ fn parse_stat(stat: &str) -> Option<(u64, u64)> {
     Some((user + system, pages))
 }
 
+/// How long the machine's cores have worked since it was started, over all of them, in seconds (proc_stat(5)).
+pub fn busy_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+    let seconds = parse_busy(&stat).unwrap_or_default() as f64
+        / rustix::param::clock_ticks_per_second() as f64;
+    seconds
+}
+
+/// Ticks that were neither idle nor waiting for a disk.
+fn parse_busy(stat: &str) -> Option<u64> {
+    let mut fields = stat.lines().next()?.split_ascii_whitespace();
+    if fields.next()? != "cpu" {
+        return None;
+    }
+    let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    // user, nice, system; then idle and iowait; then irq, softirq, steal. What guests took is in user already.
+    let [user, nice, system, _idle, _iowait, rest @ ..] = ticks.as_slice() else {
+        return None;
+    };
+    Some(user + nice + system + rest.iter().take(3).sum::<u64>())
+}
+
 /// The processes that listen on a TCP port of this machine.
 pub fn listeners(port: u16) -> Vec<u32> {
     let sockets: HashSet<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -171,6 +194,14 @@ mod tests {
         let stat = "7 (a (b) c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 5 0 99 1000000 321 18446744073709551615";
         assert_eq!(parse_stat(stat), Some((300, 321)));
         assert_eq!(parse_stat("7 (a) S"), None);
+    }
+
+    #[test]
+    fn work_is_what_is_neither_idle_nor_waiting() {
+        let stat = "cpu  10 20 30 1000 2000 1 2 3 500 600\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(parse_busy(stat), Some(66));
+        assert_eq!(parse_busy("intr 5"), None);
+        assert!(busy_seconds() > 0.0);
     }
 
     #[test]

@@ -43,6 +43,8 @@ struct Faults {
     double: u64,
     /// One is held back until the next one for that agent.
     delay: u64,
+    /// Refused with an `error` event.
+    refuse: u64,
     /// Sent to an agent whose conversation it is not.
     misroute: u64,
 }
@@ -56,6 +58,7 @@ struct Server {
     held: HashMap<u64, String>,
     stored: u64,
     done: Counts,
+    refused: u64,
 }
 
 /// Starts it on a thread that lives as long as the test.
@@ -136,6 +139,11 @@ impl Server {
         *seq += 1;
         let message = json!({ "content": sent["message"], "eventSeq": *seq + 1_000, "seq": *seq });
         self.stored += 1;
+        if self.faults.refuse > 0 && self.stored.is_multiple_of(self.faults.refuse) {
+            self.refused += 1;
+            let error = json!({ "success": false, "error": { "code": "SERVICE_UNAVAILABLE" } });
+            return self.emit(user, "error", &error);
+        }
         self.emit(user, "messageReceived", &message);
         if user <= u64::from(WORLD.agents) {
             let others: Vec<_> = self.sockets.keys().copied().collect();
@@ -211,7 +219,14 @@ impl Server {
 }
 
 fn target(address: SocketAddr) -> Target {
-    Target::new(vec![address], Vec::new(), Dialect::SocketIo, "secret", WORLD, None)
+    Target::new(
+        vec![address],
+        Vec::new(),
+        Dialect::SocketIo,
+        "secret",
+        WORLD,
+        None,
+    )
 }
 
 fn counts(report: &Report) -> Counts {
@@ -243,7 +258,10 @@ fn a_faithful_server_is_told_so() {
     };
     assert_eq!(counted, expected);
     assert!(traffic.heard_ms.p50 > 0.0 && traffic.answered_ms.p50 > 0.0);
-    assert!(traffic.servers.cpu_seconds > 0.0, "the process was found by its port");
+    assert!(
+        traffic.servers.cpu_seconds > 0.0,
+        "the process was found by its port"
+    );
 }
 
 #[test]
@@ -254,8 +272,14 @@ fn what_is_lost_is_counted_one_for_one() {
     };
     let (counted, done, report) = chat(faults, Load::InFlight(4));
     assert!(done.lost > 3, "{done:?}");
-    assert_eq!((counted.lost, counted.doubled, counted.out_of_order), (done.lost, 0, 0));
-    assert_eq!(counted.delivered + counted.lost, 5 * report.traffic().unwrap().sent);
+    assert_eq!(
+        (counted.lost, counted.doubled, counted.out_of_order),
+        (done.lost, 0, 0)
+    );
+    assert_eq!(
+        counted.delivered + counted.lost,
+        5 * report.traffic().unwrap().sent
+    );
 }
 
 #[test]
@@ -266,7 +290,10 @@ fn what_is_doubled_is_counted_one_for_one() {
     };
     let (counted, done, _) = chat(faults, Load::PerSecond(400.0));
     assert!(done.doubled > 3, "{done:?}");
-    assert_eq!((counted.lost, counted.doubled, counted.out_of_order), (0, done.doubled, 0));
+    assert_eq!(
+        (counted.lost, counted.doubled, counted.out_of_order),
+        (0, done.doubled, 0)
+    );
 }
 
 #[test]
@@ -277,7 +304,10 @@ fn what_is_late_is_counted_one_for_one() {
     };
     let (counted, done, _) = chat(faults, Load::InFlight(4));
     assert!(done.out_of_order > 3, "{done:?}");
-    assert_eq!((counted.doubled, counted.out_of_order), (0, done.out_of_order));
+    assert_eq!(
+        (counted.doubled, counted.out_of_order),
+        (0, done.out_of_order)
+    );
     // One may still have been held at the end.
     assert!(counted.lost <= 1, "{counted:?}");
 }
@@ -291,6 +321,26 @@ fn what_goes_to_the_wrong_agent_is_stray() {
     let (counted, done, _) = chat(faults, Load::InFlight(2));
     assert!(done.stray > 3, "{done:?}");
     assert_eq!((counted.lost, counted.stray), (0, done.stray));
+}
+
+#[test]
+fn what_is_refused_is_an_error_and_not_lost() {
+    let faults = Faults {
+        refuse: 9,
+        ..Faults::default()
+    };
+    let (address, server) = start(faults);
+    let scenario = Chat {
+        conversations: 1,
+        load: Load::InFlight(4),
+        text_bytes: 60,
+    };
+    let report = scenario.run(&target(address), TIMING).unwrap();
+    let traffic = report.traffic().unwrap();
+    let refused = server.lock().unwrap().refused;
+    assert!(refused > 3, "{refused}");
+    assert_eq!((traffic.errors, traffic.counts.lost), (refused, 0));
+    assert_eq!(traffic.counts.delivered, 5 * (traffic.sent - refused));
 }
 
 #[test]

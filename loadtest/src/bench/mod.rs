@@ -11,7 +11,7 @@ mod systems;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -72,6 +72,9 @@ const FRAMES: [usize; 3] = [1, 8, 32];
 /// Messages of a transaction that are tried.
 const BATCHES: [u32; 2] = [1, 100];
 
+/// The share of a core that other programs may take without being spoken of.
+const QUIET: f64 = 0.05;
+
 /// Connections of the bare `ws` server.
 const BARE_CONNECTIONS: usize = 5_000;
 
@@ -110,7 +113,14 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
                 continue;
             }
             eprintln!("\n== {} / {}", system.title(), run.key());
-            let result = play(options, &programs, &mut servers, &folder, system, run);
+            let result = play(
+                options,
+                &programs,
+                &mut servers,
+                &folder,
+                (system, run),
+                &mut results,
+            );
             match &result {
                 Ok(report) => eprint!("{report}"),
                 Err(why) => eprintln!("  {why}"),
@@ -119,7 +129,7 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
             results.runs.insert((system, run), result);
         }
     }
-    let about = about(options);
+    let about = about(options, &results);
     fs::create_dir_all(&options.out)?;
     page::write(&options.out, &about, &results)?;
     fs::write(
@@ -144,8 +154,8 @@ fn play(
     programs: &Programs,
     servers: &mut Servers,
     folder: &Path,
-    system: System,
-    run: Run,
+    (system, run): (System, Run),
+    results: &mut Results,
 ) -> Result<Report, Fault> {
     let database = servers.database(USUAL)?;
     let redis = if run.nodes() > 1 {
@@ -161,6 +171,8 @@ fn play(
         redis.as_deref(),
         folder,
     )?;
+    let ours = [&servers.pids()[..], &nodes.pids[..], &[std::process::id()]].concat();
+    let others = Others::watch(ours);
     let target = Target::new(
         nodes.addresses.clone(),
         nodes.pids.clone(),
@@ -169,7 +181,41 @@ fn play(
         USUAL,
         Some(database),
     );
-    run.play(&target, options.times())
+    let report = run.play(&target, options.times());
+    let share = others.share();
+    if share > QUIET {
+        let percent = share * 100.0;
+        eprintln!(
+            "bench: other programs took {percent:.0}% of a core meanwhile: not to be relied on"
+        );
+    }
+    results.noise = results.noise.max(share);
+    report
+}
+
+/// What other programs of the machine take while something is measured.
+struct Others {
+    ours: Vec<u32>,
+    begun: Instant,
+    /// What all programs had used, and what ours had.
+    before: (f64, f64),
+}
+
+impl Others {
+    fn watch(ours: Vec<u32>) -> Self {
+        Self {
+            begun: Instant::now(),
+            before: (machine::busy_seconds(), machine::usage(&ours).cpu_seconds),
+            ours,
+        }
+    }
+
+    /// Their share of one core since then.
+    fn share(&self) -> f64 {
+        let all = machine::busy_seconds() - self.before.0;
+        let ours = machine::usage(&self.ours).cpu_seconds - self.before.1;
+        ((all - ours) / self.begun.elapsed().as_secs_f64()).max(0.0)
+    }
 }
 
 fn measure_limits(
@@ -238,7 +284,7 @@ fn bare_ws(programs: &Programs, core: usize, folder: &Path) -> Result<f64, Fault
     Ok((heap()? - before) / connections)
 }
 
-fn about(options: &Options) -> About {
+fn about(options: &Options, results: &Results) -> About {
     let node_module = |name: &str| {
         let path = options
             .node
@@ -268,6 +314,10 @@ fn about(options: &Options) -> About {
             format!(
                 "Release builds; {} s measured after {} s of warm-up, idle connections {} s",
                 options.seconds, options.warm_up, options.idle_seconds
+            ),
+            format!(
+                "Other programs of the machine took at most {:.0}% of a core while a run was measured",
+                results.noise * 100.0
             ),
         ],
         versions: vec![

@@ -133,6 +133,8 @@ pub(super) struct Results {
     pub(super) runs: BTreeMap<(System, Run), Result<Report, String>>,
     pub(super) writes: Vec<Writes>,
     pub(super) inserts: Vec<Inserts>,
+    /// The most that other programs took of a core during a run.
+    pub(super) noise: f64,
     /// Bytes of heap for a bare `ws` connection.
     pub(super) bare_ws_bytes: Option<f64>,
 }

@@ -16,8 +16,8 @@ pub(super) struct Servers {
     redis_port: u16,
     runtime: tokio::runtime::Runtime,
     databases: u32,
-    _mariadb: Process,
-    _redis: Process,
+    mariadb: Process,
+    redis: Process,
 }
 
 impl Servers {
@@ -26,8 +26,8 @@ impl Servers {
         let mysql_port = free_port()?;
         let redis_port = free_port()?;
         Ok(Self {
-            _mariadb: start_mariadb(&folder.join("mariadb"), mysql_port)?,
-            _redis: start_redis(&folder.join("redis"), redis_port)?,
+            mariadb: start_mariadb(&folder.join("mariadb"), mysql_port)?,
+            redis: start_redis(&folder.join("redis"), redis_port)?,
             mysql_port,
             redis_port,
             databases: 0,
@@ -35,6 +35,11 @@ impl Servers {
                 .enable_all()
                 .build()?,
         })
+    }
+
+    /// Their processes.
+    pub(super) fn pids(&self) -> [u32; 2] {
+        [self.mariadb.pid(), self.redis.pid()]
     }
 
     /// A new database with everybody in it.
@@ -70,6 +75,9 @@ fn start_mariadb(folder: &Path, port: u16) -> io::Result<Process> {
     fs::create_dir_all(folder)?;
     let data = folder.join("data");
     let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
+    if data.is_dir() {
+        fs::remove_dir_all(&data)?;
+    }
     let installed = Command::new("mariadb-install-db")
         .args([
             "--no-defaults",

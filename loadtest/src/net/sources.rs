@@ -1,4 +1,4 @@
-//! Where connections come from: a machine has 28,000 ports for connections to one server, and each stays taken for a
+//! Where connections come from: an address has 28,000 ports for connections to one server, and each stays taken for a
 //! minute after its end, so they are spread over the addresses of the loopback.
 
 use std::io;
@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mio::net::TcpStream;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The ports Linux takes for outgoing connections unless it is told otherwise.
-const PORTS: std::ops::Range<u16> = 32_768..60_999;
+/// Below the range that Linux takes for outgoing connections (32768 and up): a port there that somebody has bound, on
+/// whatever address and for a minute after its end, is taken from every other program of the machine.
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
 
 /// How many ports are tried before it is given up.
 const TRIES: usize = 1_000;
@@ -34,32 +36,16 @@ impl Sources {
 
     /// Begins to connect. A server elsewhere is reached from whatever address the system takes.
     pub(super) fn connect(&self, server: SocketAddr) -> io::Result<TcpStream> {
-        let socket = Socket::new(
-            Domain::for_address(server),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        if matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback()) {
-            self.bind(&socket)?;
-        }
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&server.into()) {
-            Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
-            _ => {}
-        }
-        Ok(TcpStream::from_std(socket.into()))
-    }
-
-    fn bind(&self, socket: &Socket) -> io::Result<()> {
-        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-        for _ in 0..TRIES {
-            match socket.bind(&self.take().into()) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
-                Err(error) => return Err(error),
+        let is_local = matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback());
+        let mut tries = 0;
+        loop {
+            let from = is_local.then(|| self.take());
+            match connect(from, server) {
+                // Of another generator, or of one that ended a moment ago.
+                Err(error) if is_taken(&error) && tries < TRIES => tries += 1,
+                result => return result,
             }
         }
-        Err(last)
     }
 
     /// 127.1.0.0 to 127.254.255.255, all ports of one address before the next.
@@ -77,8 +63,32 @@ impl Sources {
     }
 }
 
-/// A connection that is under way, as every one is that does not block (connect(2)).
-const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+fn connect(from: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(to),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if let Some(from) = from {
+        // A server that wants this port on all addresses must not be kept from it.
+        socket.set_reuse_address(true)?;
+        socket.bind(&from.into())?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&to.into()) {
+        // Under way, as every connection is that does not block (connect(2)).
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        result => result?,
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+    )
+}
 
 #[cfg(test)]
 mod tests {

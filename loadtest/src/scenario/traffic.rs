@@ -62,6 +62,8 @@ struct Stream {
     lacking: usize,
     /// How many listeners there are.
     listeners: usize,
+    /// How many the server refused.
+    refused: u32,
     /// When the last was sent or came back.
     progress_at: u64,
     /// When the last was sent.
@@ -187,6 +189,7 @@ impl Traffic {
             under_way: 0,
             lacking: 0,
             listeners: 0,
+            refused: 0,
             progress_at: 0,
             sent_at: 0,
         });
@@ -290,7 +293,10 @@ impl Traffic {
                 let expected: u64 = self
                     .streams
                     .iter()
-                    .map(|stream| u64::from(stream.sent) * stream.listeners as u64)
+                    .map(|stream| {
+                        u64::from(stream.sent.saturating_sub(stream.refused))
+                            * stream.listeners as u64
+                    })
                     .sum();
                 if self.tally.deliveries >= expected {
                     self.complete_at.get_or_insert(now);
@@ -401,6 +407,22 @@ impl Traffic {
             return;
         };
         self.enter(net, conn, stamp, stamp::seq(payload), how);
+    }
+
+    /// What a sender was refused makes room for its next, and is expected of nobody.
+    fn heard_error(&mut self, net: &mut Net, conn: ConnId, payload: &[u8]) {
+        self.errors += 1;
+        self.first_error
+            .get_or_insert_with(|| String::from_utf8_lossy(payload).into_owned());
+        let of_conn = |stream: &Stream| stream.conn == conn;
+        let Some(number) = self.streams.iter().position(of_conn) else {
+            return;
+        };
+        let stream = &mut self.streams[number];
+        stream.refused += 1;
+        stream.under_way = stream.under_way.saturating_sub(1);
+        stream.progress_at = net.now();
+        self.fill(net, number);
     }
 
     fn heard_typing(&mut self, net: &mut Net, conn: ConnId, payload: &[u8]) {
@@ -538,7 +560,8 @@ impl Traffic {
     /// What came of it.
     pub(super) fn report(&self) -> report::Traffic {
         let sent: Vec<_> = self.streams.iter().map(|stream| stream.sent).collect();
-        let counts: Counts = self.ledger.close(&sent);
+        let refused: Vec<_> = self.streams.iter().map(|stream| stream.refused).collect();
+        let counts: Counts = self.ledger.close(&sent, &refused);
         let nothing = Mark::default();
         let (begin, end) = match self.marks.as_slice() {
             [begin, end] => (begin, end),
@@ -613,11 +636,7 @@ impl Driver for Traffic {
                 self.heard_message(net, conn, payload, How::Notification);
             }
             b"typingStatus" => self.heard_typing(net, conn, payload),
-            b"error" => {
-                self.errors += 1;
-                self.first_error
-                    .get_or_insert_with(|| String::from_utf8_lossy(payload).into_owned());
-            }
+            b"error" => self.heard_error(net, conn, payload),
             _ => {}
         }
     }
