@@ -13,7 +13,7 @@ use crate::limits;
 use crate::machine;
 use crate::net::Dialect;
 use crate::report::{Outcome, Report};
-use crate::scenario::{Chat, Fanout, Idle, Load, Soak, Storm, Target, Timing};
+use crate::scenario::{Chat, Fanout, Idle, Load, QUIET, Soak, Storm, Target, Timing};
 use crate::world::{Fault, USUAL};
 
 /// Puts load on chat servers and counts exactly what comes of it.
@@ -359,6 +359,7 @@ impl TimingArgs {
         Timing {
             warm_up: Duration::from_secs_f64(self.warm_up.max(0.0)),
             measure: Duration::from_secs_f64(self.seconds.max(0.1)),
+            quiet: QUIET,
         }
     }
 }

@@ -75,7 +75,7 @@ pub struct Traffic {
     /// What was heard of them.
     #[serde(flatten)]
     pub counts: Counts,
-    /// Messages whose senders waited 5 s in vain and went on.
+    /// Messages whose senders waited 15 s in vain and went on.
     pub gave_up: u64,
     /// `error` events.
     pub errors: u64,

@@ -34,6 +34,7 @@ const WORLD: World = World {
 const TIMING: Timing = Timing {
     warm_up: Duration::from_millis(100),
     measure: Duration::from_millis(400),
+    quiet: Duration::from_secs(2),
 };
 
 /// What the server does with the messages of its agents; every number is a rate: one in so many, 0 for never.

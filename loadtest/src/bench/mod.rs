@@ -19,7 +19,7 @@ use crate::limits;
 use crate::machine;
 use crate::net::{Dialect, Engine, Plan};
 use crate::report::Report;
-use crate::scenario::{Target, Timing};
+use crate::scenario::{self, Target, Timing};
 use crate::world::{Fault, USUAL};
 use page::About;
 use plan::{Results, Run, Times};
@@ -73,7 +73,7 @@ const FRAMES: [usize; 3] = [1, 8, 32];
 const BATCHES: [u32; 2] = [1, 100];
 
 /// The share of a core that other programs may take without being spoken of.
-const QUIET: f64 = 0.05;
+const UNDISTURBED: f64 = 0.05;
 
 /// Connections of the bare `ws` server.
 const BARE_CONNECTIONS: usize = 5_000;
@@ -183,7 +183,7 @@ fn play(
     );
     let report = run.play(&target, options.times());
     let share = others.share();
-    if share > QUIET {
+    if share > UNDISTURBED {
         let percent = share * 100.0;
         eprintln!(
             "bench: other programs took {percent:.0}% of a core meanwhile: not to be relied on"
@@ -411,6 +411,7 @@ impl Options {
             timing: Timing {
                 warm_up: seconds(self.warm_up),
                 measure: seconds(self.seconds),
+                quiet: scenario::QUIET,
             },
             idle: seconds(self.idle_seconds),
         }

@@ -47,7 +47,12 @@ pub struct Timing {
     pub warm_up: Duration,
     /// Measured.
     pub measure: Duration,
+    /// How long the end waits for what has not come, without anything coming, before it is lost.
+    pub quiet: Duration,
 }
+
+/// `Timing::quiet` where nothing else is said: an overloaded server may be silent for seconds and lose nothing.
+pub const QUIET: Duration = Duration::from_secs(10);
 
 impl Target {
     /// Servers; their processes are looked up by their ports where none are given.

@@ -22,10 +22,7 @@ const LOOK: u64 = SECOND / 10;
 
 /// How long a sender waits for what it sent before it gives that up and goes on. What is given up counts as lost unless it
 /// comes after all.
-const PATIENCE: u64 = 5 * SECOND;
-
-/// How long the end waits for what has not come, without anything coming.
-const QUIET: u64 = 3 * SECOND;
+const PATIENCE: u64 = 15 * SECOND;
 
 /// How long the end waits for repeats once everything has come.
 const AFTERMATH: u64 = SECOND / 4;
@@ -303,7 +300,7 @@ impl Traffic {
                 }
                 let is_over = match self.complete_at {
                     Some(at) => now >= at + AFTERMATH,
-                    None => now >= self.last_delivery_at + QUIET,
+                    None => now >= self.last_delivery_at + nanos(self.timing.quiet),
                 };
                 if is_over {
                     net.stop();
