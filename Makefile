@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test chaos fuzz lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
+.PHONY: help run chat test chaos fuzz bench lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ fuzz: ## Look for inputs that break what reads the network, guided by coverage: 
 lint: ## Check the formatting, and every lint as an error
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## Measure the gateway beside its peers on two quiet cores, half an hour; writes docs/benchmarks.md (see loadtest/README.md)
+	scripts/bench
 
 fmt: ## Format the sources
 	cargo fmt
