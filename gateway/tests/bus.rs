@@ -1,6 +1,6 @@
 //! The contract of `Bus`: one suite for every backend. Its order is also compared with that of a
 //! naive model (`bus/model.rs`). What only Redis can go through is in `bus/losses.rs` and
-//! `bus/replay.rs`.
+//! `bus/replay.rs`; the order of what is kept in `bus/order.rs`.
 
 #[path = "bus/address.rs"]
 mod address;
@@ -8,6 +8,8 @@ mod address;
 mod losses;
 #[path = "bus/model.rs"]
 mod model;
+#[path = "bus/order.rs"]
+mod order;
 mod redis_server;
 #[path = "bus/replay.rs"]
 mod replay;
@@ -20,6 +22,11 @@ use futures_util::future::join_all;
 use gateway::bus::local::{LocalBus, LocalBusSettings};
 use gateway::bus::redis::{Commands, RedisBus, RedisBusSettings};
 use gateway::bus::{Bus, Incoming, Publication, PublishOutcome};
+use order::{
+    a_node_hears_the_place_of_each_and_how_far_it_has_got,
+    a_node_knows_where_it_is_before_anything_was_published,
+    what_is_kept_is_told_in_order_without_a_hole,
+};
 use rand::seq::SliceRandom;
 use shared::envelope::{Notice, Position, Revocation, RevocationScope};
 use shared::{ConversationId, Delivery, Envelope, EventSeq, Role, Room, UserId};
@@ -499,6 +506,9 @@ macro_rules! contract {
             the_last_wish_counts_however_fast_they_come,
             many_may_subscribe_at_once,
             it_answers_for_itself_until_it_is_closed,
+            what_is_kept_is_told_in_order_without_a_hole,
+            a_node_hears_the_place_of_each_and_how_far_it_has_got,
+            a_node_knows_where_it_is_before_anything_was_published,
         );)*
     };
 }

@@ -1,5 +1,5 @@
-//! What nodes know together: who is online, how often somebody tried, and what a client may pick up again. Redis between nodes (`redis`), memory within
-//! a single one (`local`). Room events are the bus's, not this one's.
+//! What nodes know together: who is online, how often somebody tried, and what a client may pick up again. Redis between
+//! nodes (`redis`), memory within a single one (`local`). Room events are the bus's, not this one's.
 
 pub mod local;
 pub mod redis;
@@ -12,7 +12,8 @@ use shared::{Role, UserId};
 
 use crate::bus::BusError;
 pub use states::{
-    AWAY, BEAT_INTERVAL, ConnectionState, ConnectionStates, Ended, Holder, NODE_AWAY, Received,
+    AWAY, BEAT_INTERVAL, ConnectionState, ConnectionStates, Ended, Found, Holder, NODE_AWAY,
+    Received,
 };
 
 /// How long after the last socket left a person is still taken for online: a page that reloads is not an absence. The

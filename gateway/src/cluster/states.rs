@@ -43,6 +43,15 @@ pub struct Holder {
     pub since: Duration,
 }
 
+/// A state that may be picked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The state. `from` is as late as what is known of its connection allows.
+    pub state: ConnectionState,
+    /// The connection that holds it, or held it last.
+    pub connection: u64,
+}
+
 /// What every connection of a node that began at some time or before has received for certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -68,13 +77,16 @@ pub struct Ended {
 /// A store that came back empty has forgotten them: their clients begin anew.
 #[async_trait]
 pub trait ConnectionStates: Send + Sync + 'static {
-    /// Notes that a connection of this node holds a state, in place of whichever held it before. Forgotten after `life`.
+    /// Notes that a connection of this node holds a state. Forgotten after `life`. `instead_of`: the connection that held it
+    /// when it was found; `None` for a new state. False, and nothing is noted, where another holds it by now or it has been
+    /// forgotten: a client that tried twice has come in by the other way, and what it does there must be noted.
     async fn open(
         &self,
         holder: &Holder,
         state: &ConnectionState,
         life: Duration,
-    ) -> Result<(), BusError>;
+        instead_of: Option<u64>,
+    ) -> Result<bool, BusError>;
 
     /// The state's conversations are others now, and it is forgotten after `life`. Does nothing where another connection
     /// holds it, or it has been forgotten.
@@ -88,8 +100,8 @@ pub trait ConnectionStates: Send + Sync + 'static {
     /// Connections have ended. Does nothing for states that others hold.
     async fn end(&self, ended: &[Ended]) -> Result<(), BusError>;
 
-    /// The state by its name, if it may still be picked up. `from` is as late as what is known of its connection allows.
-    async fn find(&self, state: &str) -> Result<Option<ConnectionState>, BusError>;
+    /// The state by its name, if it may still be picked up.
+    async fn find(&self, state: &str) -> Result<Option<Found>, BusError>;
 
     /// A sign of life of this node, to be given every `BEAT_INTERVAL`. `received`: see there; `None` while nothing is known.
     async fn beat(&self, received: Option<Received>) -> Result<(), BusError>;

@@ -65,9 +65,11 @@ impl Outgoing {
         self.source
     }
 
-    /// The bytes of its payload.
+    /// About the bytes of its frame.
     pub fn size(&self) -> usize {
-        self.event.data().get().len()
+        /// Brackets, quotes, and a mark: up to 16 and twice 20 digits.
+        const REST: usize = 72;
+        self.event.name().len() + self.event.data().get().len() + REST
     }
 
     /// What a socket is to hear of it.

@@ -32,4 +32,6 @@ pub use engine_io::{EngineMessage, EngineProgram, EngineSession};
 pub use event::Event;
 pub use router::{ENGINE_IO_PATH, PLAIN_PATH, SOCKET_IO_PATH, engine_io_router, router};
 pub use settings::Settings;
+#[cfg(test)]
+pub(crate) use socket::Loose;
 pub use socket::{Ack, Answer, NoAnswer, Protocol, Socket};

@@ -443,3 +443,45 @@ pub(super) fn random_id() -> String {
 pub(super) fn main_socket(protocol: Protocol, link: Arc<Link>) -> Socket {
     Socket::new(MAIN_NAMESPACE, protocol, link)
 }
+
+/// A socket without a connection, for tests of what holds sockets, and what was sent to it: its packets, or why it was closed.
+#[cfg(test)]
+pub(crate) struct Loose {
+    pub(crate) socket: Socket,
+    link: Arc<Link>,
+}
+
+#[cfg(test)]
+impl Loose {
+    /// One whose outbox holds so much. It is not let in yet.
+    pub(crate) fn new(outbox_bytes: usize) -> Self {
+        let handshake = Handshake {
+            remote: std::net::IpAddr::from([127, 0, 0, 1]),
+            authorization: None,
+        };
+        let link = Arc::new(Link::new(handshake, outbox_bytes, true));
+        let socket = Socket::new(MAIN_NAMESPACE, Protocol::SocketIo, Arc::clone(&link));
+        Self { socket, link }
+    }
+
+    /// Lets it in; what it was sent so far, and what it is sent from now on, comes out of `sent`.
+    pub(crate) fn let_in(&self) {
+        self.socket.open(None);
+    }
+
+    pub(crate) fn sent(&self) -> Result<Vec<String>, CloseKind> {
+        let mut frames = std::collections::VecDeque::new();
+        let signals = self
+            .link
+            .outbox
+            .collect(usize::MAX, Frame::len, &mut frames);
+        if let Some(kind) = signals.end {
+            return Err(kind);
+        }
+        let text = |frame: Frame| match frame {
+            Frame::Text(text) => text.to_string(),
+            Frame::Binary(_) => String::new(),
+        };
+        Ok(frames.into_iter().map(text).collect())
+    }
+}

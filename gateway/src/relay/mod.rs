@@ -398,6 +398,38 @@ mod tests {
         stop.cancel();
     }
 
+    #[tokio::test]
+    async fn what_the_sockets_here_were_sent_is_known() {
+        let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
+        let (relay, _tasks) = Relay::start(
+            Arc::new(Hub::new()),
+            &bus,
+            hooks(),
+            CancellationToken::new(),
+        )
+        .expect("the first to ask");
+        let key = relay.hub().key();
+        relay.join(ROOM, key, &Arc::new(Deaf)).await.unwrap();
+        for seq in 1..=3 {
+            let mut told = closing();
+            let envelope = Arc::make_mut(&mut told.envelope);
+            envelope.closes = None;
+            envelope.position = Some(shared::envelope::Position {
+                conversation: ConversationId::new(1),
+                event_seq: shared::EventSeq::new(seq),
+            });
+            bus.publish(&[told]).await.unwrap();
+            let here = bus.here().await.unwrap();
+            let reached = async {
+                while relay.reached() != here {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let in_time = tokio::time::timeout(Duration::from_secs(10), reached).await;
+            in_time.expect("it was sent");
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn a_room_that_closes_while_others_come_and_go_is_let_go() {
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());

@@ -2,7 +2,7 @@
 //! and let go of when nobody has asked for a while. A node that takes in thousands of another one's clients reads it a
 //! few times, not thousands.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,12 @@ use crate::hub::{Outgoing, Source};
 /// How many envelopes one look takes.
 const PAGE: usize = 512;
 
-/// The most payload that is held. A client that missed more of the bus's traffic than this asks the database, by `sync`.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// The most bytes that are held: what Redis keeps of a busy house's short messages (`RedisBusSettings::history`), at about
+/// three kilobytes each. A client that missed more of the bus's traffic than this asks the database, by `sync`.
+const MOST_BYTES: usize = 192 * 1024 * 1024;
+
+/// About what an event takes beside its payload: itself, its rooms, and where they find it. With many small ones it is most.
+const EVENT_BYTES: usize = 512;
 
 /// How long nobody must have asked before it is let go of: longer than the clients of a node that died take to come back.
 const IDLE: Duration = Duration::from_secs(60);
@@ -235,6 +239,8 @@ impl State {
             .collect();
         offsets.sort_unstable();
         offsets.dedup();
+        // A socket may be in a thousand.
+        let rooms: HashSet<&Room> = rooms.iter().collect();
         let mut events = Vec::new();
         for offset in offsets {
             let index = usize::try_from(offset - self.before - 1).ok()?;
@@ -265,7 +271,8 @@ impl Entry {
                 delivery: number,
             };
             let outgoing = Outgoing::new(delivery, Source::Order(mark));
-            entry.bytes += outgoing.size();
+            // Once as it is, once as the frame that is made of it.
+            entry.bytes += 2 * outgoing.size() + EVENT_BYTES;
             entry
                 .deliveries
                 .push((delivery.rooms.clone(), Arc::new(outgoing)));
@@ -273,3 +280,6 @@ impl Entry {
         entry
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{AuthService, bearer};
 use crate::bus::Mark;
 use crate::chat::{Chat, raw};
-use crate::cluster::{ConnectionState, ConnectionStates};
+use crate::cluster::{ConnectionStates, Found};
 use crate::config::AppEnv;
 use crate::failure::{Failure, success};
 use crate::gate::Gate;
@@ -214,13 +214,13 @@ impl Shared {
         let viewer = identity.viewer();
         let expires_at = identity.expires_at;
         let shown = shown(socket, request);
-        let state = self.recovery.find(&shown, &identity).await?;
+        let found = self.recovery.find(&shown, &identity).await?;
         // Holds the rooms and the presence from here on, and lets go of them however this ends.
         let session = Arc::new(Session::new(
             self.clone(),
             socket.clone(),
             identity,
-            state.is_some(),
+            found.is_some(),
         ));
         let participant = session.participant();
         let (own, role) = tokio::join!(
@@ -237,8 +237,8 @@ impl Shared {
                 "the token was revoked",
             ));
         }
-        let recovered = match state {
-            Some(state) => self.recover(&session, &shown, state).await?,
+        let recovered = match found {
+            Some(found) => self.recover(&session, &shown, found).await?,
             None => None,
         };
         participant.settle(recovered.as_ref());
@@ -271,11 +271,11 @@ impl Shared {
         &self,
         session: &Session,
         shown: &Shown,
-        state: ConnectionState,
+        found: Found,
     ) -> Result<Option<Recovered>, Failure> {
         let participant = session.participant();
         let viewer = session.viewer();
-        let conversations = state.conversations.clone();
+        let conversations = found.state.conversations.clone();
         let joined = conversations.iter().map(|id| {
             session.note_joined(*id);
             self.relay
@@ -286,10 +286,10 @@ impl Shared {
         }
         let mut rooms = vec![Room::User(viewer.user), Room::Role(viewer.role)];
         rooms.extend(conversations.iter().copied().map(Room::Conversation));
-        let recovered = self.recovery.recover(shown, state, &rooms).await?;
+        let recovered = self.recovery.recover(shown, found, &rooms).await?;
         // Its id is taken last, so that one that begins anew gets an id of its own.
         let recovered =
-            recovered.filter(|recovered| participant.socket().resume(&recovered.state.socket));
+            recovered.filter(|one| participant.socket().resume(&one.found.state.socket));
         if recovered.is_none() {
             for conversation in conversations {
                 session.leave(conversation);
@@ -309,9 +309,14 @@ impl Shared {
             return Ok(None);
         };
         let pid: Box<str> = pid.into();
-        session
-            .keep_state(pid.clone(), recovered.state.conversations, recovered.from)
-            .await?;
+        let Recovered { found, from, .. } = recovered;
+        if !session.resume_state(pid.clone(), found, from).await? {
+            // Its client has tried twice. Whichever of the two this is: the next try finds what the other has noted.
+            return Err(Failure::new(
+                ErrorCode::ServiceUnavailable,
+                "another connection has picked this state up: come back",
+            ));
+        }
         Ok(Some(pid))
     }
 
@@ -322,9 +327,9 @@ impl Shared {
         }
         // Asked when its rooms are heard: whatever comes later it hears live.
         let here = self.relay.here().await.ok()??;
-        let id: Box<str> = uuid::Uuid::new_v4().simple().to_string().into();
+        let id = recovery::state_name();
         session
-            .keep_state(id.clone(), Vec::new(), Mark::after(here))
+            .begin_state(id.clone(), Mark::after(here))
             .await
             .ok()?;
         Some(id)

@@ -16,7 +16,7 @@ use super::Shared;
 use super::recovery::{Recovered, Recovery};
 use crate::auth::Identity;
 use crate::bus::{BusError, Mark, Place};
-use crate::cluster::{ConnectionState, Holder};
+use crate::cluster::{ConnectionState, Found, Holder};
 use crate::hub::{Member, MemberKey, Outgoing, Share, Source};
 use crate::realtime::{CloseKind, DisconnectReason, Socket, Transport};
 use crate::store::Viewer;
@@ -88,7 +88,8 @@ impl Participant {
         &self.socket
     }
 
-    /// Ends the wait of one that came back: it is sent what it missed, then what came meanwhile. `None`: it begins anew.
+    /// Ends the wait of one that came back: it is sent what it missed, then what came meanwhile. `None`: it begins anew, and
+    /// what came meanwhile came before it was let in, some of it for conversations that it has not open.
     pub(super) fn settle(&self, recovered: Option<&Recovered>) {
         let Some(comeback) = &self.comeback else {
             return;
@@ -101,10 +102,10 @@ impl Participant {
         let Comeback::Waiting(waiting) = std::mem::replace(&mut *comeback, next) else {
             return;
         };
-        for missed in recovered
-            .iter()
-            .flat_map(|recovered| &recovered.missed.events)
-        {
+        let Some(recovered) = recovered else {
+            return;
+        };
+        for missed in &recovered.missed.events {
             self.emit(missed);
         }
         for outgoing in waiting {
@@ -188,6 +189,8 @@ pub struct Session {
     participant: Arc<Participant>,
     limiter: Option<DefaultDirectRateLimiter>,
     since: Instant,
+    /// Whether the end of its connection was noted.
+    has_left: AtomicBool,
     /// What it takes part in just now.
     part: Mutex<Part>,
 }
@@ -231,6 +234,7 @@ impl Session {
             participant,
             limiter,
             since: Instant::now(),
+            has_left: AtomicBool::new(false),
             part: Mutex::default(),
         }
     }
@@ -287,32 +291,48 @@ impl Session {
         joined.contains(&conversation) || (joined.len() < MAX_JOINED && joined.insert(conversation))
     }
 
-    /// Notes that its client may pick up a state again, having received everything up to a mark.
-    pub(super) async fn keep_state(
-        &self,
-        id: Box<str>,
-        conversations: Vec<ConversationId>,
-        from: Mark,
-    ) -> Result<(), BusError> {
-        let recovery = &self.shared.recovery;
+    /// Notes that its client may pick up a new state, having received everything up to a mark.
+    pub(super) async fn begin_state(&self, id: Box<str>, from: Mark) -> Result<(), BusError> {
         let viewer = self.viewer();
-        let holder = recovery.holder(id);
         let state = ConnectionState {
             user: viewer.user,
             role: viewer.role,
             socket: self.participant.socket.id().clone(),
-            conversations,
+            conversations: Vec::new(),
             from,
         };
-        recovery
-            .open(&holder, &state, &self.participant.identity())
-            .await?;
-        // Set once: a socket is let in once.
-        let (holder, _) = self.participant.state.get_or_init(|| (holder, from));
+        self.keep_state(id, &state, None).await.map(drop)
+    }
+
+    /// Notes that its client may pick up again what it has picked up, having received everything up to a mark; false where
+    /// another connection has picked it up meanwhile.
+    pub(super) async fn resume_state(
+        &self,
+        id: Box<str>,
+        found: Found,
+        from: Mark,
+    ) -> Result<bool, BusError> {
+        let Found { state, connection } = found;
+        let state = ConnectionState { from, ..state };
+        self.keep_state(id, &state, Some(connection)).await
+    }
+
+    async fn keep_state(
+        &self,
+        id: Box<str>,
+        state: &ConnectionState,
+        instead_of: Option<u64>,
+    ) -> Result<bool, BusError> {
+        let recovery = &self.shared.recovery;
+        // Set once, as a socket is let in once; and before the store is told: however this ends, the end is noted after it.
+        let own = || (recovery.holder(id), state.from);
+        let (holder, _) = self.participant.state.get_or_init(own);
+        let identity = self.participant.identity();
+        let noted = recovery.open(holder, state, &identity, instead_of).await?;
         if self.participant.unplaced.load(Ordering::SeqCst) {
             recovery.forget(holder.clone());
         }
-        Ok(())
+        Ok(noted)
     }
 
     /// Notes which conversations are open and how long the token lives now, for its client to pick up.
@@ -327,11 +347,14 @@ impl Session {
             .await
     }
 
-    /// Its connection has ended: whether its client may come back for its state depends on why.
+    /// Its connection has ended: whether its client may come back for its state depends on why. Counts once.
     pub(super) fn leave_state(&self, reason: DisconnectReason) {
         let Some((holder, from)) = self.participant.state.get() else {
             return;
         };
+        if self.has_left.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let left_for_good = matches!(
             reason,
             DisconnectReason::ClientDisconnect | DisconnectReason::Unauthorized
@@ -401,6 +424,11 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        // One that was never let in: its client has received nothing, and must not be taken for one that has.
+        self.leave_state(DisconnectReason::TransportClose);
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

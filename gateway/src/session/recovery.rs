@@ -22,7 +22,7 @@ use super::participant::Participant;
 use crate::auth::Identity;
 use crate::bus::{BusError, Mark, Place};
 use crate::cluster::{
-    AWAY, BEAT_INTERVAL, ConnectionState, ConnectionStates, Ended, Holder, Received,
+    AWAY, BEAT_INTERVAL, ConnectionState, ConnectionStates, Ended, Found, Holder, Received,
 };
 use crate::relay::{MissedEvents, Relay};
 use crate::telemetry::metrics as names;
@@ -63,6 +63,16 @@ pub(super) struct Shown {
     offset: Option<String>,
 }
 
+/// A name for a new state, that nobody can guess.
+pub(super) fn state_name() -> Box<str> {
+    uuid::Uuid::new_v4().simple().to_string().into()
+}
+
+/// Whether a state may have such a name: the store need not be asked for a megabyte of nonsense.
+fn is_state_name(name: &str) -> bool {
+    name.len() == uuid::fmt::Simple::LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match serde_json::Value::deserialize(deserializer)? {
         serde_json::Value::String(text) => Some(text),
@@ -73,7 +83,7 @@ fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
 /// What a client that came back goes on with.
 pub(super) struct Recovered {
     /// As the store has it.
-    pub(super) state: ConnectionState,
+    pub(super) found: Found,
     /// Everything up to here it has.
     pub(super) from: Mark,
     /// What it missed.
@@ -120,13 +130,18 @@ impl Recovery {
         &self,
         shown: &Shown,
         identity: &Identity,
-    ) -> Result<Option<ConnectionState>, BusError> {
+    ) -> Result<Option<Found>, BusError> {
         let Some(pid) = &shown.pid else {
             return Ok(None);
         };
+        if !is_state_name(pid) {
+            count("unknown");
+            return Ok(None);
+        }
         let viewer = identity.viewer();
         let found = self.states.find(pid).await?;
-        let own = found.filter(|state| state.user == viewer.user && state.role == viewer.role);
+        let own = found
+            .filter(|Found { state, .. }| state.user == viewer.user && state.role == viewer.role);
         if own.is_none() {
             count("unknown");
         }
@@ -137,11 +152,11 @@ impl Recovery {
     pub(super) async fn recover(
         &self,
         shown: &Shown,
-        state: ConnectionState,
+        found: Found,
         rooms: &[Room],
     ) -> Result<Option<Recovered>, BusError> {
         let offset = shown.offset.as_deref().and_then(|text| text.parse().ok());
-        let known: Vec<Mark> = offset.into_iter().chain([state.from]).collect();
+        let known: Vec<Mark> = offset.into_iter().chain([found.state.from]).collect();
         let Some(missed) = self.relay.missed(&known, rooms).await? else {
             count("gap");
             return Ok(None);
@@ -151,10 +166,10 @@ impl Recovery {
             count("too_much");
             return Ok(None);
         }
-        let from = Mark::latest(known, missed.reached.epoch).unwrap_or(state.from);
+        let from = Mark::latest(known, missed.reached.epoch).unwrap_or(found.state.from);
         count("recovered");
         Ok(Some(Recovered {
-            state,
+            found,
             from,
             missed,
         }))
@@ -169,14 +184,16 @@ impl Recovery {
         }
     }
 
-    /// Notes that a connection holds a state, for as long as its token lives.
+    /// Notes that a connection holds a state, for as long as its token lives; false where another has taken it meanwhile.
     pub(super) async fn open(
         &self,
         holder: &Holder,
         state: &ConnectionState,
         identity: &Identity,
-    ) -> Result<(), BusError> {
-        self.states.open(holder, state, life(identity)).await
+        instead_of: Option<u64>,
+    ) -> Result<bool, BusError> {
+        let life = life(identity);
+        self.states.open(holder, state, life, instead_of).await
     }
 
     /// Notes which conversations a socket has open, and until when its token lives.
@@ -302,3 +319,6 @@ fn life(identity: &Identity) -> Duration {
 fn count(result: &'static str) {
     counter!(names::RECOVERIES, "result" => result).increment(1);
 }
+
+#[cfg(test)]
+pub(super) mod tests;

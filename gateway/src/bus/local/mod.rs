@@ -90,13 +90,16 @@ impl Default for LocalBus {
 impl LocalBus {
     /// A bus that nobody has published on.
     pub fn new(settings: &LocalBusSettings) -> Self {
-        let (queue, incoming) = mpsc::channel(settings.queue.max(1));
+        // One more, for what is said at once: a client may come back before anything was published.
+        let (queue, incoming) = mpsc::channel(settings.queue.max(1) + 1);
+        let history = History::new(settings.history, settings.history_bytes);
+        let _ = queue.try_send(Incoming::Reached(history.here()));
         Self {
             state: Mutex::new(State {
                 queue: Some(queue),
                 rooms: HashSet::new(),
                 heads: Heads::new(settings.heads, settings.window),
-                history: History::new(settings.history, settings.history_bytes),
+                history,
             }),
             incoming: Mutex::new(Some(incoming)),
             patience: settings.patience,

@@ -56,7 +56,7 @@ impl History {
     ) -> RedisResult<Option<Stand>> {
         let info: String = redis::cmd("INFO").query_async(connection).await?;
         let process = field(&info, "run_id").to_owned();
-        let home = format!("{process}/{}", field(&info, "master_replid"));
+        let home = home(&info, &info);
         let mut begin = self.script.key(&self.stream);
         begin.key(&self.history).arg(epoch_name());
         // Of no use without envelopes.
@@ -129,13 +129,18 @@ impl History {
         ask
     }
 
-    /// The question `KeptAnswer` answers: where the order stands, and what comes after a place. Asked at once, so that both
-    /// are of one Redis and one moment.
+    /// The question `KeptAnswer` answers: where the order stands, what comes after a place, and on which Redis. Asked at
+    /// once, so that all are of one Redis and one moment.
     pub(super) fn ask_kept(&self, after: Place, limit: usize) -> redis::Pipeline {
         let mut ask = self.ask_here();
+        // A client may name any offset.
+        let first = after.offset.saturating_add(1);
+        ask.cmd("HGET").arg(&self.stream).arg("home");
+        ask.cmd("INFO").arg("server");
+        ask.cmd("INFO").arg("replication");
         ask.cmd("XRANGE")
             .arg(&self.history)
-            .arg(format!("{}-0", after.offset + 1))
+            .arg(format!("{first}-0"))
             .arg("+")
             .arg("COUNT")
             .arg(limit.max(1));
@@ -153,12 +158,17 @@ pub(super) fn read_here(((epoch, offset),): HereAnswer) -> Option<Place> {
 }
 
 /// What `ask_kept` is answered with.
-pub(super) type KeptAnswer = (Standing, Page);
+pub(super) type KeptAnswer = (Standing, Option<String>, String, String, Page);
 
 /// What comes after a place; `None` where that can't be told any more.
-pub(super) fn read_kept(after: Place, ((epoch, offset), page): KeptAnswer) -> Option<Vec<Entry>> {
+pub(super) fn read_kept(after: Place, answer: KeptAnswer) -> Option<Vec<Entry>> {
+    let ((epoch, offset), its_home, server, replication, page) = answer;
     let end = place(epoch, offset)?;
     if end.epoch != after.epoch || end.offset < after.offset {
+        return None;
+    }
+    // A replica that was promoted just now, before any link has ended the epoch: its offsets may name other things.
+    if its_home.is_some_and(|its_home| its_home != home(&server, &replication)) {
         return None;
     }
     let entries = entries(page);
@@ -209,6 +219,12 @@ pub(super) fn history_key(commands: &Commands) -> String {
 /// A name for an epoch that may begin. Another for each call: a Redis emptied twice begins two epochs.
 pub(super) fn epoch_name() -> String {
     format!("{:016x}", rand::random::<u64>())
+}
+
+/// The name of a Redis, of what INFO says: its process, and whose data it follows.
+fn home(server: &str, replication: &str) -> String {
+    let process = field(server, "run_id");
+    format!("{process}/{}", field(replication, "master_replid"))
 }
 
 /// A line of what INFO says; empty where it is not there.

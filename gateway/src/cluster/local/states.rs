@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use shared::ConversationId;
 
 use crate::bus::{BusError, Mark};
-use crate::cluster::{AWAY, ConnectionState, ConnectionStates, Ended, Holder, Received};
+use crate::cluster::{AWAY, ConnectionState, ConnectionStates, Ended, Found, Holder, Received};
 
 /// The states of a node that is alone. They end with it.
 #[derive(Debug)]
@@ -56,15 +56,22 @@ impl ConnectionStates for LocalConnectionStates {
         holder: &Holder,
         state: &ConnectionState,
         _: Duration,
-    ) -> Result<(), BusError> {
+        instead_of: Option<u64>,
+    ) -> Result<bool, BusError> {
+        let mut table = self.table.lock();
+        if let Some(before) = instead_of
+            && table.known(&holder.state).map(|entry| entry.connection) != Some(before)
+        {
+            return Ok(false);
+        }
         let entry = Entry {
             connection: holder.connection,
             since: holder.since,
             state: state.clone(),
             until: None,
         };
-        self.table.lock().states.insert(holder.state.clone(), entry);
-        Ok(())
+        table.states.insert(holder.state.clone(), entry);
+        Ok(true)
     }
 
     async fn update(
@@ -98,14 +105,12 @@ impl ConnectionStates for LocalConnectionStates {
         Ok(())
     }
 
-    async fn find(&self, state: &str) -> Result<Option<ConnectionState>, BusError> {
+    async fn find(&self, state: &str) -> Result<Option<Found>, BusError> {
         let table = self.table.lock();
-        let Some(entry) = table.states.get(state) else {
+        let Some(entry) = table.known(state) else {
             return Ok(None);
         };
-        if entry.until.is_some_and(|until| until <= Instant::now()) {
-            return Ok(None);
-        }
+        let connection = entry.connection;
         let mut state = entry.state.clone();
         if let Some(received) = table.received
             && entry.until.is_none()
@@ -114,7 +119,7 @@ impl ConnectionStates for LocalConnectionStates {
             let marks = [state.from, Mark::after(received.place)];
             state.from = Mark::latest(marks, received.place.epoch).unwrap_or(state.from);
         }
-        Ok(Some(state))
+        Ok(Some(Found { state, connection }))
     }
 
     async fn beat(&self, received: Option<Received>) -> Result<(), BusError> {
@@ -133,6 +138,13 @@ impl ConnectionStates for LocalConnectionStates {
 }
 
 impl Table {
+    /// The state, if it may still be picked up.
+    fn known(&self, state: &str) -> Option<&Entry> {
+        let entry = self.states.get(state)?;
+        let is_over = entry.until.is_some_and(|until| until <= Instant::now());
+        (!is_over).then_some(entry)
+    }
+
     fn held_by(&mut self, holder: &Holder) -> Option<&mut Entry> {
         let entry = self.states.get_mut(&holder.state)?;
         (entry.connection == holder.connection).then_some(entry)

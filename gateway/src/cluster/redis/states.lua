@@ -5,10 +5,10 @@
 -- ARGV[1]   what the key of a node's last sign begins with: a string, the connections that it is about (up to which
 --           `since`) and what they have received, or nothing.
 --
--- Returns {since, user, role, socket, conversations, from, the node's last sign or an empty string}, or nothing where the
+-- Returns {holder, since, user, role, socket, conversations, from, the node's last sign or an empty string}, or nothing where the
 -- state is unknown, or open on a node that has given no sign for too long.
 
-local state = redis.call('HMGET', KEYS[1], 'since', 'user', 'role', 'socket', 'conversations', 'from', 'node', 'ended')
+local state = redis.call('HMGET', KEYS[1], 'since', 'user', 'role', 'socket', 'conversations', 'from', 'node', 'ended', 'holder')
 if not state[1] then
   return false
 end
@@ -19,4 +19,4 @@ if not state[8] then
     return false
   end
 end
-return { state[1], state[2], state[3], state[4], state[5], state[6], sign }
+return { state[9], state[1], state[2], state[3], state[4], state[5], state[6], sign }

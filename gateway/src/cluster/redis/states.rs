@@ -9,7 +9,9 @@ use shared::{ConversationId, SocketId, UserId};
 use super::{millis, role};
 use crate::bus::redis::{Commands, unavailable};
 use crate::bus::{BusError, Mark, Place};
-use crate::cluster::{AWAY, ConnectionState, ConnectionStates, Ended, Holder, NODE_AWAY, Received};
+use crate::cluster::{
+    AWAY, ConnectionState, ConnectionStates, Ended, Found, Holder, NODE_AWAY, Received,
+};
 
 /// States in one call: Redis serves nobody else meanwhile.
 const BATCH: usize = 500;
@@ -39,12 +41,14 @@ pub struct RedisConnectionStates {
     settings: StateSettings,
     /// This node, a random string: a restarted one is another.
     node: String,
+    open: Script,
     find: Script,
     change: Script,
 }
 
-/// What the script that finds a state returns: `since`, user, role, socket, conversations, `from`, the node's sign.
-type Found = (u64, i64, String, String, String, String, String);
+/// What the script that finds a state returns: who holds it, `since`, user, role, socket, conversations, `from`, the node's
+/// sign.
+type Answer = (u64, u64, i64, String, String, String, String, String);
 
 impl RedisConnectionStates {
     /// For a node, over the bus's way to Redis. `node` must be unique among nodes and over restarts: random.
@@ -53,6 +57,7 @@ impl RedisConnectionStates {
             commands,
             settings,
             node: node.to_owned(),
+            open: Script::new(include_str!("states_open.lua")),
             find: Script::new(include_str!("states.lua")),
             change: Script::new(include_str!("states_change.lua")),
         }
@@ -74,14 +79,11 @@ impl ConnectionStates for RedisConnectionStates {
         holder: &Holder,
         state: &ConnectionState,
         life: Duration,
-    ) -> Result<(), BusError> {
-        let key = self.key(&holder.state);
-        let mut write = redis::pipe();
-        write.atomic();
-        write.del(&key).ignore();
-        write
-            .cmd("HSET")
-            .arg(&key)
+        instead_of: Option<u64>,
+    ) -> Result<bool, BusError> {
+        let mut call = self.open.key(self.key(&holder.state));
+        call.arg(instead_of.map_or_else(String::new, |before| before.to_string()))
+            .arg(millis(life))
             .arg("holder")
             .arg(holder.connection)
             .arg("node")
@@ -97,10 +99,9 @@ impl ConnectionStates for RedisConnectionStates {
             .arg("conversations")
             .arg(list(&state.conversations))
             .arg("from")
-            .arg(state.from.to_string())
-            .ignore();
-        write.cmd("PEXPIRE").arg(&key).arg(millis(life)).ignore();
-        self.commands.query_all(&write).await
+            .arg(state.from.to_string());
+        let noted: u64 = self.commands.invoke_in_line(&call).await?;
+        Ok(noted == 1)
     }
 
     async fn update(
@@ -135,10 +136,10 @@ impl ConnectionStates for RedisConnectionStates {
         Ok(())
     }
 
-    async fn find(&self, state: &str) -> Result<Option<ConnectionState>, BusError> {
+    async fn find(&self, state: &str) -> Result<Option<Found>, BusError> {
         let mut call = self.find.key(self.key(state));
         call.arg(self.sign_key(""));
-        let found: Option<Found> = self.commands.invoke_in_line(&call).await?;
+        let found: Option<Answer> = self.commands.invoke_in_line(&call).await?;
         found.map(read).transpose()
     }
 
@@ -155,8 +156,8 @@ impl ConnectionStates for RedisConnectionStates {
     }
 }
 
-fn read(found: Found) -> Result<ConnectionState, BusError> {
-    let (since, user, role_name, socket, conversations, from, sign) = found;
+fn read(answer: Answer) -> Result<Found, BusError> {
+    let (connection, since, user, role_name, socket, conversations, from, sign) = answer;
     let mut from: Mark = from.parse().map_err(unavailable)?;
     if let Some((covered, place)) = sign.split_once(' ')
         && let (Ok(covered), Ok(place)) = (covered.parse::<u64>(), place.parse::<Place>())
@@ -165,7 +166,7 @@ fn read(found: Found) -> Result<ConnectionState, BusError> {
         from = Mark::latest([from, Mark::after(place)], place.epoch).unwrap_or(from);
     }
     let conversations = conversations.split(',').filter(|id| !id.is_empty());
-    Ok(ConnectionState {
+    let state = ConnectionState {
         user: UserId::new(user),
         role: role(&role_name).ok_or_else(|| BusError("a state has no role".into()))?,
         socket: SocketId::new(socket),
@@ -174,7 +175,8 @@ fn read(found: Found) -> Result<ConnectionState, BusError> {
             .collect::<Result<_, _>>()
             .map_err(unavailable)?,
         from,
-    })
+    };
+    Ok(Found { state, connection })
 }
 
 fn list(conversations: &[ConversationId]) -> String {
