@@ -154,6 +154,8 @@ pub enum DisconnectReason {
     Draining,
     /// The program could not take it in.
     Busy,
+    /// The program could not tell what the client has, and sent it away to find out.
+    Resync,
 }
 
 impl DisconnectReason {
@@ -169,6 +171,7 @@ impl DisconnectReason {
             Self::Expired => "token_expired",
             Self::Draining => "draining",
             Self::Busy => "busy",
+            Self::Resync => "resync",
         }
     }
 }
@@ -184,4 +187,6 @@ pub enum CloseKind {
     Draining,
     /// Come back later: the transport is closed; 1013.
     TooSlow,
+    /// Come back, and find out what was missed: the transport is closed; 1013.
+    Resync,
 }

@@ -472,6 +472,7 @@ impl From<CloseKind> for End {
             CloseKind::Expired => (DisconnectReason::Expired, close_code::UNAUTHORIZED),
             CloseKind::Draining => (DisconnectReason::Draining, close_code::GOING),
             CloseKind::TooSlow => (DisconnectReason::TooSlow, close_code::LATER),
+            CloseKind::Resync => (DisconnectReason::Resync, close_code::LATER),
         };
         Self {
             reason,

@@ -254,7 +254,9 @@ impl Socket {
                     outbox.close_socket(self.id().clone(), kind);
                 }
             }
-            CloseKind::Expired | CloseKind::Draining | CloseKind::TooSlow => outbox.end(kind),
+            CloseKind::Expired | CloseKind::Draining | CloseKind::TooSlow | CloseKind::Resync => {
+                outbox.end(kind)
+            }
         }
     }
 

@@ -386,5 +386,6 @@ fn reason_of(kind: CloseKind) -> DisconnectReason {
         CloseKind::Expired => DisconnectReason::Expired,
         CloseKind::Draining => DisconnectReason::Draining,
         CloseKind::TooSlow => DisconnectReason::TooSlow,
+        CloseKind::Resync => DisconnectReason::Resync,
     }
 }

@@ -136,7 +136,7 @@ impl Participant {
                 self.forget_state();
                 if came_back_after(began) {
                     // Perhaps it heard this on another node. It finds out by `sync`, once it is back.
-                    self.socket.close(CloseKind::TooSlow);
+                    self.socket.close(CloseKind::Resync);
                     Share::Nothing
                 } else {
                     self.emit(outgoing)

@@ -216,6 +216,7 @@ impl House {
             let settings = session::Settings {
                 mode: AppEnv::Development,
                 events_per_second: 0,
+                commands_in_flight: 256,
                 heartbeat: Heartbeat {
                     interval: Duration::from_secs(25),
                     timeout: Duration::from_secs(20),

@@ -317,7 +317,8 @@ impl Polling {
             | DisconnectReason::Unauthorized
             | DisconnectReason::Expired
             | DisconnectReason::Busy
-            | DisconnectReason::TooSlow => LAST_POLL,
+            | DisconnectReason::TooSlow
+            | DisconnectReason::Resync => LAST_POLL,
             _ => Duration::ZERO,
         };
         if self.poll.is_none() && self.listed.is_some() && !patience.is_zero() {

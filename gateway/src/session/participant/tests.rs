@@ -206,7 +206,7 @@ async fn who_hears_from_the_log_begins_anew_and_who_may_have_heard_it_is_sent_aw
     assert_eq!(stayed.hears(1, Source::Log(before)), Share::Common);
     assert_eq!(came_back.hears(1, Source::Log(before)), Share::Nothing);
     assert_eq!(stayed.heard(), Ok(vec![1]));
-    assert_eq!(came_back.heard(), Err(CloseKind::TooSlow));
+    assert_eq!(came_back.heard(), Err(CloseKind::Resync));
     for one in [&stayed, &came_back] {
         assert!(one.is_forgotten().await);
     }
@@ -219,5 +219,5 @@ async fn who_hears_from_the_log_begins_anew_and_who_may_have_heard_it_is_sent_aw
     let waits = somebody(true);
     waits.hears(1, Source::Log(before));
     waits.settle(&[], 10);
-    assert_eq!(waits.heard(), Err(CloseKind::TooSlow));
+    assert_eq!(waits.heard(), Err(CloseKind::Resync));
 }
