@@ -44,8 +44,8 @@ impl Default for LocalBusSettings {
             queue: 8192,
             heads: 100_000,
             window: 256,
-            // A busy house's two minutes: see `RedisBusSettings::history`.
-            history: 60_000,
+            // See `RedisBusSettings::history`.
+            history: 120_000,
             history_bytes: 64 * 1024 * 1024,
             patience: Duration::from_secs(2),
         }

@@ -47,9 +47,9 @@ pub struct RedisBusSettings {
     pub parked_ttl: Duration,
     /// How far ahead of its conversation's head an envelope may come and still be kept.
     pub window: i64,
-    /// About how many envelopes Redis keeps for nodes that missed them: two minutes, the longest that a client may have been
-    /// away to be caught up without asking the database, of 500 messages a second, which is more than a house of this kind
-    /// sends.
+    /// About how many envelopes Redis keeps for nodes and clients that missed them. A client may have been away for two minutes,
+    /// and of a quiet one it is known only what it had up to two minutes before that: together at 500 messages a second,
+    /// which is more than a house of this kind sends.
     pub history: u64,
     /// The same in bytes, whichever is reached first. A message of a line or two takes a kilobyte; only a crowd that
     /// writes long ones comes near this, and shortens what a node may miss.
@@ -76,7 +76,7 @@ impl Default for RedisBusSettings {
             head_ttl: Duration::from_secs(7 * 24 * 60 * 60),
             parked_ttl: Duration::from_secs(5 * 60),
             window: 256,
-            history: 60_000,
+            history: 120_000,
             history_bytes: 128 * 1024 * 1024,
             queue: 1024,
             backlog: 16 * 1024,
