@@ -26,7 +26,7 @@ const QUIET_MS = 5000;
  * many of them while they are away. Returns `{figures, faults}`.
  */
 export async function crashStorm({ clients, processes, missed, quietMs = QUIET_MS, strict = STRICT, say = () => {} }) {
-  const fleet = await Fleet.start({ nodes: 2, balancers: processes });
+  const fleet = await Fleet.start({ nodes: 2, balancers: processes, standby: true });
   const crowds = [];
   let agent;
   try {

@@ -8,8 +8,11 @@ export class Fleet {
   nodes = [];
   haproxies = [];
 
-  /** Starts `nodes` nodes, and as many balancers in front of them all. A node that died is not started again. */
-  static async start({ nodes = 1, balancers = 0, env = {} } = {}) {
+  /**
+   * Starts `nodes` nodes, and as many balancers in front of them all; with `standby` the second node gets nothing while the first
+   * is there. A node that died is not started again.
+   */
+  static async start({ nodes = 1, balancers = 0, standby = false, env = {} } = {}) {
     const fleet = new Fleet();
     try {
       fleet.database = await Database.create();
@@ -17,7 +20,7 @@ export class Fleet {
       fleet.env = { DATABASE_URL: fleet.database.url, REDIS_URL: fleet.redis.url, TRUSTED_PROXIES: '127.0.0.0/8', ...env };
       for (let i = 0; i < nodes; i++) fleet.nodes.push(await Gateway.start(fleet.env));
       const ports = fleet.nodes.map((node) => node.port);
-      for (let i = 0; i < balancers; i++) fleet.haproxies.push(await startHaproxy(ports));
+      for (let i = 0; i < balancers; i++) fleet.haproxies.push(await startHaproxy(ports, {}, { standby }));
     } catch (error) {
       await fleet.stop();
       throw error;

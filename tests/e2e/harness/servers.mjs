@@ -67,13 +67,14 @@ export async function startRedis(port) {
 
 /**
  * Debian's HAProxy with the project's configuration in front of two nodes; `env` is what else it finds in its environment.
- * For further nodes it gets a copy in which they follow the second wherever that stands, as an operator adds a node.
+ * For further nodes it gets a copy in which they follow the second wherever that stands, as an operator adds a node; with
+ * `standby` one in which the second gets nothing while the first is there.
  */
-export async function startHaproxy(ports, env = {}) {
+export async function startHaproxy(ports, env = {}, { standby = false } = {}) {
   const [port, metricsPort] = [await freePort(), await freePort()];
   const names = ports.map((_, i) => String.fromCharCode(97 + i));
   const nodes = names.map((name, i) => [`NODE_${name.toUpperCase()}`, `127.0.0.1:${ports[i]}`]);
-  const haproxy = new Program('haproxy', ['-db', '-f', configFor(names.slice(2))], {
+  const haproxy = new Program('haproxy', ['-db', '-f', configFor(names.slice(2), standby)], {
     env: { ...env, BIND: `127.0.0.1:${port}`, METRICS_BIND: `127.0.0.1:${metricsPort}`, ...Object.fromEntries(nodes) },
   });
   await whenListening(haproxy, port);
@@ -147,13 +148,13 @@ export class Cable {
   }
 }
 
-function configFor(furtherNodes) {
-  if (furtherNodes.length === 0) return HAPROXY_CONFIG;
+function configFor(furtherNodes, standby) {
+  if (furtherNodes.length === 0 && !standby) return HAPROXY_CONFIG;
   const likeSecond = (line, name) => line.replaceAll(/\bb\b/g, name).replaceAll('NODE_B', `NODE_${name.toUpperCase()}`);
   const config = readFileSync(HAPROXY_CONFIG, 'utf8');
   const copy = path.join(temporaryFolder(), 'haproxy.cfg');
   const extended = config.replaceAll(/^ *server b .*$/gm, (line) =>
-    [line, ...furtherNodes.map((name) => likeSecond(line, name))].join('\n'),
+    [line, ...furtherNodes.map((name) => likeSecond(line, name))].join('\n') + (standby ? ' backup' : ''),
   );
   if (extended === config) throw new Error('haproxy.cfg has no server b to follow');
   writeFileSync(copy, extended);
