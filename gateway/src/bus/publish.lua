@@ -7,8 +7,8 @@
 -- know a frame for another copy of the same envelope.
 --
 -- KEYS[1]   the stream, a hash: `epoch`, a random name that dies with the data, `home`, the Redis it is good on, `offset`,
---           the number of envelopes with a position published so far, `passing`, that of the others, and `bytes`, how many bytes the history was ever given.
---           All in one key, so that none is lost without the others. Epoch and offset name a place in the one order of
+--           the number of envelopes with a position published so far, `passing`, that of the others, and `bytes`, how many
+--           bytes the history was ever given. All in one key, so that none is lost without the others. Epoch and offset name a place in the one order of
 --           everything that is kept.
 -- KEYS[2]   the history, a Redis stream: the envelopes with a position published last, each under its offset (`offset-0`),
 --           with the fields `e`, the payload, and `b`, the stream's `bytes` with it. Offsets have no holes, so a reader that

@@ -89,7 +89,7 @@ pub trait ConnectionStates: Send + Sync + 'static {
     ) -> Result<bool, BusError>;
 
     /// The state's conversations are others now, and it is forgotten after `life`. Does nothing where another connection
-    /// holds it, or it has been forgotten.
+    /// holds it, its connection has ended, or it has been forgotten.
     async fn update(
         &self,
         holder: &Holder,

@@ -18,10 +18,12 @@ const GENERATION: usize = 100_000;
 
 /// The conversations that were delivered last, each with its last change.
 ///
-/// **The rule.** Of each conversation only what is newer than what was delivered last is delivered. It drops nothing that
-/// somebody should still hear: the bus and the log bring the changes of a conversation in order, so what comes with a lower
-/// number has been delivered to everybody here that it was for, or (after a deletion, which takes the log before it along)
-/// does not matter any more. Who came since was not here when it happened.
+/// **The rule.** Of each conversation only what is newer than what was delivered last is delivered to everybody: the bus and the
+/// log bring the changes of a conversation in order, so what comes with a lower number has been delivered to everybody who was
+/// here then (or, after a deletion, which takes the log before it along, does not matter any more).
+///
+/// **The exception.** What was delivered from the log comes again in the bus's order. A socket that was recovered in between has
+/// it neither from the log, as it was not here, nor from the bus's history, which did not have it yet: it goes to such only.
 ///
 /// A conversation that is not remembered may begin anywhere.
 #[derive(Debug)]

@@ -15,8 +15,9 @@ use crate::hub::{Outgoing, Source};
 /// How many envelopes one look takes.
 const PAGE: usize = 512;
 
-/// The most bytes that are held: what Redis keeps of a busy house's short messages (`RedisBusSettings::history`), at about
-/// three kilobytes each. A client that missed more of the bus's traffic than this asks the database, by `sync`.
+/// The most bytes that are held: some 65,000 envelopes of short messages, at about three kilobytes each, which is two minutes of
+/// 500 messages a second. Redis may keep more (`RedisBusSettings::history`): a client that missed more of the bus's traffic
+/// than this is not recovered, and asks the database, by `sync`.
 const MOST_BYTES: usize = 192 * 1024 * 1024;
 
 /// About what an event takes beside its payload: itself, its rooms, and where they find it. With many small ones it is most.

@@ -117,6 +117,8 @@ async fn join_conversation(
     };
     if conversation.is_err() {
         session.leave(conversation_id);
+        // Where it can't be noted, a client that comes back has it open: more than it was told, and nothing is missing.
+        let _ = session.note_state().await;
     }
     conversation
 }
@@ -128,13 +130,13 @@ async fn leave_conversation(
 ) -> Result<Conversation, Failure> {
     let ConversationRef { conversation_id } = parse(payload)?;
     session.leave(conversation_id);
-    session.note_state().await?;
     if session.note_typing(conversation_id, false) {
         shared
             .chat
             .typing(session.viewer(), conversation_id, false, true)
             .await?;
     }
+    session.note_state().await?;
     shared
         .chat
         .conversation(session.viewer(), conversation_id)

@@ -86,7 +86,8 @@ pub struct Foundations {
 }
 
 impl ChatSockets {
-    /// Doors to a chat. Its tasks close sockets whose tokens end, until `stop`.
+    /// Doors to a chat. Its tasks close sockets whose tokens end or are revoked, and note what clients need to come back, until
+    /// `stop`.
     pub fn start(
         on: Foundations,
         settings: Settings,

@@ -171,6 +171,7 @@ impl Member for Participant {
         let mut comeback = comeback.lock();
         match &mut *comeback {
             Comeback::Waiting(waiting) if waiting.len() < MOST_WAITING => {
+                // Counted as sent: what becomes of it is known only when the wait ends.
                 waiting.push(Arc::clone(outgoing));
                 Share::Common
             }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use shared::Room;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::participant::Participant;
@@ -260,7 +260,8 @@ impl Recovery {
                 _ = beat.tick() => self.beat().await,
                 () = self.wake.notified() => {
                     if !self.note_ended().await {
-                        tokio::time::sleep(RETRY).await;
+                        // A beat may wait so long.
+                        let _ = timeout(RETRY, stop.cancelled()).await;
                         self.wake.notify_one();
                     }
                 }

@@ -49,7 +49,7 @@ pub struct RedisBusSettings {
     pub window: i64,
     /// About how many envelopes Redis keeps for nodes and clients that missed them. A client may have been away for two minutes,
     /// and of a quiet one it is known only what it had up to two minutes before that: together at 500 messages a second,
-    /// which is more than a house of this kind sends.
+    /// which is more than a house of this kind sends. (A node that takes clients in holds less of it at a time.)
     pub history: u64,
     /// The same in bytes, whichever is reached first. A message of a line or two takes a kilobyte; only a crowd that
     /// writes long ones comes near this, and shortens what a node may miss.

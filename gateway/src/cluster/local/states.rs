@@ -145,8 +145,10 @@ impl Table {
         (!is_over).then_some(entry)
     }
 
+    /// The state that a connection holds, unless that has ended.
     fn held_by(&mut self, holder: &Holder) -> Option<&mut Entry> {
         let entry = self.states.get_mut(&holder.state)?;
-        (entry.connection == holder.connection).then_some(entry)
+        let is_open = entry.until.is_none();
+        (is_open && entry.connection == holder.connection).then_some(entry)
     }
 }

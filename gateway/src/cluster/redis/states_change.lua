@@ -6,7 +6,9 @@
 
 for i, key in ipairs(KEYS) do
   local at = (i - 1) * 5
-  if redis.call('HGET', key, 'holder') == ARGV[at + 1] then
+  local known = redis.call('HMGET', key, 'holder', 'ended')
+  -- What comes after its end must not prolong it.
+  if known[1] == ARGV[at + 1] and not known[2] then
     local field = ARGV[at + 2]
     if field == '' then
       redis.call('DEL', key)
