@@ -214,6 +214,11 @@ async fn a_state_is_kept_for_so_long_after_its_end(nodes: Nodes) {
     let begun = Instant::now();
     end(&nodes[0], &holder(1, 0), Some(mark(1, 5))).await;
     assert!(find(&nodes[0]).await.is_some());
+    // What the connection had still to say comes late: it changes nothing, and prolongs nothing.
+    update(&nodes[0], &holder(1, 0), &ids([9])).await;
+    if let Some(found) = find(&nodes[0]).await {
+        assert_eq!(found.state, state(mark(1, 5)));
+    }
     // Its node lives on, and says so.
     until_forgotten(&nodes, begun).await;
     beat(&nodes[0], None).await;
