@@ -46,7 +46,7 @@ impl Application for Echo {
     ) -> Result<Accepted<()>, Refusal> {
         let auth = request.auth.as_deref().map_or("{}", RawValue::get);
         if let Ok(args) = RawValue::from_string(format!("[{auth}]")) {
-            socket.emit_args("auth", &args, Vec::new());
+            socket.emit_args("auth", &args, &[]);
         }
         Ok(Accepted {
             session: Arc::new(()),
@@ -57,8 +57,8 @@ impl Application for Echo {
 
     async fn event(&self, socket: &Socket, _: &Arc<()>, event: IncomingEvent) {
         match (event.name.as_str(), event.ack) {
-            ("message", _) => socket.emit_args("message-back", &event.args, event.attachments),
-            ("message-with-ack", Some(ack)) => ack.send_args(&event.args, event.attachments),
+            ("message", _) => socket.emit_args("message-back", &event.args, &event.attachments),
+            ("message-with-ack", Some(ack)) => ack.send_args(&event.args, &event.attachments),
             _ => {}
         }
     }

@@ -103,7 +103,7 @@ impl Application for Program {
         assert!(bytes + event.args.get().len() <= self.max_payload);
         serde_json::from_str::<Vec<&RawValue>>(event.args.get()).unwrap();
         match event.name.as_str() {
-            "echo" => socket.emit_args("echo", &event.args, event.attachments),
+            "echo" => socket.emit_args("echo", &event.args, &event.attachments),
             "end" => socket.close(CloseKind::Unauthorized),
             "expire" => socket.close(CloseKind::Expired),
             "ask" => {
@@ -112,14 +112,14 @@ impl Application for Program {
                 let socket = socket.clone();
                 tokio::spawn(async move {
                     if let Ok(answer) = asked.await {
-                        socket.emit_args("answer", &answer.args, answer.attachments);
+                        socket.emit_args("answer", &answer.args, &answer.attachments);
                     }
                 });
             }
             "silent" => {}
             "flood" => {
                 for _ in 0..100 {
-                    socket.emit_args("flood", &event.args, event.attachments.clone());
+                    socket.emit_args("flood", &event.args, &event.attachments);
                 }
             }
             name => {
@@ -131,10 +131,10 @@ impl Application for Program {
                 if name == "later" {
                     tokio::spawn(async move {
                         tokio::time::sleep(Duration::from_secs(1)).await;
-                        ack.send_args(&event.args, event.attachments);
+                        ack.send_args(&event.args, &event.attachments);
                     });
                 } else {
-                    ack.send_args(&event.args, event.attachments);
+                    ack.send_args(&event.args, &event.attachments);
                 }
             }
         }

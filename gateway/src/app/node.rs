@@ -121,7 +121,7 @@ impl Node {
         });
         let hooks = Hooks {
             on_notice,
-            missed: Box::new(CatchUp::new(store.clone())),
+            missed: Arc::new(CatchUp::new(store.clone())),
         };
         let (relay, mut tasks) =
             Relay::start(Arc::new(Hub::new()), &shared.bus, hooks, stop.clone())

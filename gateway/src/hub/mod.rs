@@ -12,6 +12,7 @@ use metrics::counter;
 use parking_lot::Mutex;
 use shared::{Delivery, Room, UserId};
 
+use crate::realtime::Unsent;
 use crate::telemetry::metrics as names;
 pub use outgoing::{Outgoing, Share, Source};
 
@@ -20,8 +21,9 @@ const SHARDS: usize = 64;
 
 /// A socket, as its rooms know it.
 pub trait Member: Send + Sync + 'static {
-    /// Takes an event, or leaves it where it is not for it. Must not block. Returns what it took.
-    fn deliver(&self, outgoing: &Arc<Outgoing>) -> Share;
+    /// Takes an event, or leaves it where it is not for it; what it takes is written at the latest when `unsent` is sent. Must
+    /// not block. Returns what it took.
+    fn deliver(&self, outgoing: &Arc<Outgoing>, unsent: &mut Unsent) -> Share;
 }
 
 /// The rooms of one node.
@@ -111,17 +113,18 @@ impl<M: Member> Hub<M> {
     }
 
     /// Sends an event to every member of its rooms, once each, and to the socket that caused it what that one is to hear.
-    /// Never waits. Returns how many sockets it went to.
-    pub fn deliver(&self, delivery: &Delivery, source: Source) -> usize {
+    /// Never waits, and only puts it in: `unsent` is the caller's to send, with what else is delivered by then. Returns how
+    /// many sockets it went to.
+    pub fn deliver(&self, delivery: &Delivery, source: Source, unsent: &mut Unsent) -> usize {
         let outgoing = Arc::new(Outgoing::new(delivery, source));
         let mut sent = 0;
         let mut sent_to_origin = 0;
-        let mut send = |member: &M| match member.deliver(&outgoing) {
+        let mut send = |member: &M| match member.deliver(&outgoing, unsent) {
             Share::Nothing => {}
             Share::Common => sent += 1,
             Share::Origin => sent_to_origin += 1,
         };
-        // An emit only queues, so a room's lock is held while its members are gone through.
+        // Nothing is written yet, so a room's lock is held while its members are gone through.
         if let [room] = delivery.rooms.as_slice() {
             if let Some(members) = self.shard(*room).lock().get(room) {
                 members.values().for_each(|member| send(member));

@@ -14,12 +14,13 @@ use bytes::Bytes;
 use shared::SocketId;
 use shared::protocol::engine_io::{self, Packet};
 use tokio::time::{Instant, Sleep};
-use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
+use tokio_tungstenite::tungstenite;
 
 use super::application::{CloseKind, DisconnectReason};
 use super::connections::Registration;
 use super::engine_io::polling::{Inbound, Listed, Polling, Post};
-use super::outbox::Frame;
+use super::frame::Frame;
+use super::outbox::Worth;
 use super::settings::Settings;
 use super::socket::Link;
 use super::wire::Wire;
@@ -146,12 +147,15 @@ impl<R: Rider> Connection<R> {
     pub(super) fn new(
         link: Arc<Link>,
         rider: R,
-        carrier: Carrier,
+        mut carrier: Carrier,
         dialect: Dialect,
         settings: Arc<Settings>,
         registration: Registration,
     ) -> Self {
         let ping_at = Instant::now() + settings.ping_interval;
+        if let Carrier::WebSocket(wire) = &mut carrier {
+            wire.ride(&link.outbox);
+        }
         Self {
             link,
             rider,
@@ -177,17 +181,19 @@ impl<R: Rider> Connection<R> {
         // Nothing that is emitted from now on could be sent.
         self.link.outbox.end(CloseKind::Draining);
         self.rider.end(end.reason);
-        if end.flush {
-            let batch = match &mut self.carrier {
-                Carrier::Polling(polling) => polling.batch(),
-                Carrier::WebSocket(wire) => wire.batch(),
-            };
-            self.link.outbox.collect(usize::MAX, Frame::len, batch);
-        }
         // Boxed: what is needed for the last moments should not be carried by every idle connection.
         match self.carrier {
-            Carrier::Polling(polling) => Box::pin(polling.close(end, self.post)).await,
-            Carrier::WebSocket(wire) => Box::pin(wire.close(end.code, end.reason.as_str())).await,
+            Carrier::Polling(mut polling) => {
+                if end.flush {
+                    let cost = Frame::polling_cost;
+                    self.link.outbox.collect(usize::MAX, cost, polling.batch());
+                }
+                Box::pin(polling.close(end, self.post)).await;
+            }
+            Carrier::WebSocket(wire) => {
+                let left = self.link.outbox.detach(!end.flush);
+                Box::pin(wire.close(end.code, end.reason.as_str(), left)).await;
+            }
         }
     }
 
@@ -236,8 +242,9 @@ impl<R: Rider> Connection<R> {
             return Ok(false);
         };
         let mut busy = false;
-        if let Some(wire) = polling.poll_commands(cx, &mut self.post, &mut busy)? {
+        if let Some(mut wire) = polling.poll_commands(cx, &mut self.post, &mut busy)? {
             self.listed = polling.leave();
+            wire.ride(&self.link.outbox);
             self.carrier = Carrier::WebSocket(wire);
             self.link.upgraded();
             self.rider.upgraded();
@@ -251,9 +258,9 @@ impl<R: Rider> Connection<R> {
         let signals = match &mut self.carrier {
             Carrier::Polling(polling) => {
                 let room = polling.room(self.settings.max_payload);
-                outbox.collect(room, Polling::cost, polling.batch())
+                outbox.collect(room, Frame::polling_cost, polling.batch())
             }
-            Carrier::WebSocket(wire) => outbox.collect(wire.room(), Frame::len, wire.batch()),
+            Carrier::WebSocket(_) => outbox.signals(),
         };
         let mut busy = !signals.closed.is_empty();
         for (socket, kind) in signals.closed {
@@ -273,13 +280,9 @@ impl<R: Rider> Connection<R> {
         }
         match &mut self.carrier {
             Carrier::Polling(polling) => busy |= polling.answer()?,
-            Carrier::WebSocket(wire) => {
-                // What waited for room could not be taken above: it can now.
-                let was_full = wire.room() == 0;
-                match wire.poll_write(cx) {
-                    Poll::Ready(Ok(())) => busy |= was_full,
-                    Poll::Ready(Err(_)) => return Err(End::LOST),
-                    Poll::Pending => {}
+            Carrier::WebSocket(_) => {
+                if let Poll::Ready(Err(_)) = outbox.poll_flush(cx) {
+                    return Err(End::LOST);
                 }
             }
         }
@@ -322,7 +325,7 @@ impl<R: Rider> Connection<R> {
         let Carrier::WebSocket(wire) = &mut self.carrier else {
             return Ok(false);
         };
-        let frame = match wire.poll_read(cx) {
+        let frame = match wire.poll_read(cx, &self.link.outbox) {
             Poll::Pending => return Ok(false),
             Poll::Ready(None) => return Err(End::LOST),
             Poll::Ready(Some(Err(error))) => return Err(error.into()),
@@ -410,13 +413,11 @@ impl<R: Rider> Connection<R> {
     }
 
     fn send_ping(&mut self) {
-        match (self.dialect, &mut self.carrier) {
-            (Dialect::Plain, Carrier::WebSocket(wire)) => wire.ping(),
-            _ => {
-                let ping = Frame::Text(Utf8Bytes::from_static(engine_io::PING));
-                self.link.outbox.push([ping], super::outbox::Worth::Durable);
-            }
-        }
+        let ping = match self.dialect {
+            Dialect::Plain => Frame::PING,
+            Dialect::EngineIo => Frame::ENGINE_IO_PING,
+        };
+        self.link.outbox.push([ping], Worth::Durable);
     }
 
     /// Sets the alarm. True where it has gone off already.

@@ -5,7 +5,11 @@ use std::sync::OnceLock;
 use serde_json::value::RawValue;
 use shared::protocol::socket_io::{self, Args, MAIN_NAMESPACE};
 use shared::protocol::{engine_io, plain};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::frame::Frame;
+
+/// About what is around an event's name and data: brackets, quotes, and a mark of up to 16 and twice 20 digits.
+const REST: usize = 72;
 
 /// An event for any number of sockets. Share it behind an `Arc`.
 #[derive(Debug)]
@@ -16,8 +20,8 @@ pub struct Event {
     volatile: bool,
     /// Where it stands in the order of what a client may recover, as the client shows it again.
     offset: Option<Box<str>>,
-    socket_io: OnceLock<Utf8Bytes>,
-    plain: OnceLock<Utf8Bytes>,
+    socket_io: OnceLock<Frame>,
+    plain: OnceLock<Frame>,
 }
 
 impl Event {
@@ -55,8 +59,8 @@ impl Event {
         self.volatile
     }
 
-    /// The Engine.IO text packet. Shared for the main namespace, where nearly every socket is; made anew for others.
-    pub(super) fn socket_io_text(&self, namespace: &str) -> Utf8Bytes {
+    /// The Engine.IO text packet, as a frame. Shared for the main namespace, where nearly every socket is; made anew for others.
+    pub(super) fn socket_io_frame(&self, namespace: &str) -> Frame {
         if namespace == MAIN_NAMESPACE {
             self.socket_io
                 .get_or_init(|| self.encode_socket_io(namespace, None))
@@ -66,27 +70,28 @@ impl Event {
         }
     }
 
-    /// The Engine.IO text packet of an event that asks for an answer.
-    pub(super) fn socket_io_text_with_ack(&self, namespace: &str, id: u64) -> Utf8Bytes {
+    /// The Engine.IO text packet, as a frame, of an event that asks for an answer.
+    pub(super) fn socket_io_frame_with_ack(&self, namespace: &str, id: u64) -> Frame {
         self.encode_socket_io(namespace, Some(id))
     }
 
     /// The frame of a plain socket.
-    pub(super) fn plain_text(&self) -> Utf8Bytes {
+    pub(super) fn plain_frame(&self) -> Frame {
         self.plain
-            .get_or_init(|| plain::encode_event(&self.name, &self.data).into())
+            .get_or_init(|| Frame::text(&plain::encode_event(&self.name, &self.data)))
             .clone()
     }
 
-    fn encode_socket_io(&self, namespace: &str, id: Option<u64>) -> Utf8Bytes {
-        let mut text = String::with_capacity(self.name.len() + self.data.get().len() + 32);
-        text.push(engine_io::MESSAGE);
+    fn encode_socket_io(&self, namespace: &str, id: Option<u64>) -> Frame {
         let args = match &self.offset {
             Some(offset) => Args::OneAt(&self.data, offset),
             None => Args::One(&self.data),
         };
-        socket_io::write_event(&mut text, namespace, id, &self.name, args, 0);
-        text.into()
+        let capacity = self.name.len() + self.data.get().len() + REST;
+        Frame::written(capacity, |out| {
+            out.push(engine_io::MESSAGE);
+            socket_io::write_event(out, namespace, id, &self.name, args, 0);
+        })
     }
 }
 
@@ -102,32 +107,47 @@ mod tests {
     #[test]
     fn each_wire_shape_has_its_text() {
         let event = event();
-        assert_eq!(event.socket_io_text("/"), r#"42["typing",{"a":1}]"#);
         assert_eq!(
-            event.socket_io_text("/admin"),
+            event.socket_io_frame("/").as_text(),
+            r#"42["typing",{"a":1}]"#
+        );
+        assert_eq!(
+            event.socket_io_frame("/admin").as_text(),
             r#"42/admin,["typing",{"a":1}]"#
         );
         assert_eq!(
-            event.socket_io_text_with_ack("/", 7),
+            event.socket_io_frame_with_ack("/", 7).as_text(),
             r#"427["typing",{"a":1}]"#
         );
-        assert_eq!(event.plain_text(), r#"{"event":"typing","data":{"a":1}}"#);
+        assert_eq!(
+            event.plain_frame().as_text(),
+            r#"{"event":"typing","data":{"a":1}}"#
+        );
     }
 
     #[test]
     fn an_offset_is_for_clients_that_recover() {
         let event = event().at_offset("a-1");
-        assert_eq!(event.socket_io_text("/"), r#"42["typing",{"a":1},"a-1"]"#);
-        assert_eq!(event.plain_text(), r#"{"event":"typing","data":{"a":1}}"#);
+        assert_eq!(
+            event.socket_io_frame("/").as_text(),
+            r#"42["typing",{"a":1},"a-1"]"#
+        );
+        assert_eq!(
+            event.plain_frame().as_text(),
+            r#"{"event":"typing","data":{"a":1}}"#
+        );
     }
 
     #[test]
     fn the_text_is_made_once() {
         let event = event();
         assert_eq!(
-            event.socket_io_text("/").as_ptr(),
-            event.socket_io_text("/").as_ptr()
+            event.socket_io_frame("/").wire().as_ptr(),
+            event.socket_io_frame("/").wire().as_ptr()
         );
-        assert_eq!(event.plain_text().as_ptr(), event.plain_text().as_ptr());
+        assert_eq!(
+            event.plain_frame().wire().as_ptr(),
+            event.plain_frame().wire().as_ptr()
+        );
     }
 }

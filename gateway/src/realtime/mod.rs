@@ -15,12 +15,14 @@ mod connection;
 mod connections;
 mod engine_io;
 mod event;
+mod frame;
 mod outbox;
 mod plain;
 mod router;
 mod settings;
 mod socket;
 mod socket_io;
+mod stream;
 mod upgrade;
 mod wire;
 
@@ -30,6 +32,7 @@ pub use connection::close_code;
 pub use connections::Connections;
 pub use engine_io::{EngineMessage, EngineProgram, EngineSession};
 pub use event::Event;
+pub use outbox::Unsent;
 pub use router::{ENGINE_IO_PATH, PLAIN_PATH, SOCKET_IO_PATH, engine_io_router, router};
 pub use settings::Settings;
 #[cfg(test)]

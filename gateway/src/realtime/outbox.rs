@@ -1,40 +1,29 @@
-//! What waits to be written to one connection: a queue bounded in bytes that nobody ever waits for. Which frames these
-//! are, and when they are written, is not known here.
+//! What waits to be written to one connection: a queue bounded in bytes that nobody ever waits for. On a WebSocket it also
+//! writes: whoever puts something in, or the connection's task where the client is slow. What the frames say is not known
+//! here.
+
+mod unsent;
 
 use std::collections::VecDeque;
-use std::task::Waker;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use metrics::counter;
 use parking_lot::Mutex;
 use shared::SocketId;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::application::CloseKind;
+use super::frame::Frame;
+use super::stream::Sink;
 use crate::telemetry::metrics as names;
+pub use unsent::Unsent;
 
 /// A queue longer than this is given back to the allocator once it ran empty: a burst is not paid for during an idle hour.
-const KEPT_CAPACITY: usize = 16;
+const KEPT_CAPACITY: usize = 4;
 
-/// A frame ready for the wire. Cloning shares the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Frame {
-    /// A text frame; over Engine.IO a whole packet with its type digit.
-    Text(Utf8Bytes),
-    /// A binary frame; over Engine.IO a binary message.
-    Binary(Bytes),
-}
-
-impl Frame {
-    /// The bytes it will take, without the framing.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
-    }
-}
+/// The most frames of one write: a cost counts by the write, and with so many the rest is nothing any more.
+const FRAMES: usize = 64;
 
 /// Whether frames may be left out when the connection is slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +50,14 @@ struct State {
     frames: VecDeque<(Frame, Worth)>,
     /// The sum over `frames`.
     bytes: usize,
+    /// Where frames are written; `None` where they are fetched, by long-polling.
+    sink: Option<Sink>,
+    /// How much of the first frame is written already.
+    written: usize,
+    /// Somebody has undertaken to write what waits.
+    claimed: bool,
+    /// The client takes no more just now: the connection's task waits until it does, and writes what waits.
+    congested: bool,
     /// Sockets of this connection that the program closed, not yet seen by the task.
     closed: Vec<(SocketId, CloseKind)>,
     /// Whether the connection is to end (`Draining`) as soon as it owes its client nothing.
@@ -80,6 +77,17 @@ pub(super) struct Signals {
     pub(super) end: Option<CloseKind>,
 }
 
+/// What a connection leaves behind.
+#[derive(Debug, Default)]
+pub(super) struct Leftover {
+    /// The writing half, where it was on a WebSocket.
+    pub(super) sink: Option<Sink>,
+    /// What is still to be written.
+    pub(super) frames: VecDeque<Frame>,
+    /// How much of the first of them is.
+    pub(super) written: usize,
+}
+
 impl Outbox {
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -91,24 +99,98 @@ impl Outbox {
 
     /// Puts frames in, side by side, or leaves them out where they are volatile and half the limit waits already. What is
     /// over the limit before this push ends the connection: so one frame of any size gets through to a client that keeps
-    /// up, and no more than the limit and one push is ever held.
+    /// up, and no more than the limit and one push is ever held. The connection's task writes them.
     pub(super) fn push(&self, frames: impl IntoIterator<Item = Frame>, worth: Worth) {
+        if self.put(frames, worth).is_some() {
+            self.task.wake();
+        }
+    }
+
+    /// Puts a frame in as `push` does, and leaves it to the caller to `flush` soon: by then more may be there to go out in
+    /// the same write. False where nothing is left to do, as somebody else will write it.
+    fn push_unsent(&self, frame: Frame, worth: Worth) -> bool {
+        let Some(mut state) = self.put([frame], worth) else {
+            return false;
+        };
+        if state.sink.is_none() || state.end.is_some() {
+            drop(state);
+            self.task.wake();
+            return false;
+        }
+        !state.congested && !std::mem::replace(&mut state.claimed, true)
+    }
+
+    /// Writes what waits, as far as the client takes it. The rest, and what became of the connection, is for its task.
+    fn flush(&self) {
+        let mut state = self.state.lock();
+        state.claimed = false;
+        let result = state.write(|sink, slices| match sink.try_write(slices) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            result => Poll::Ready(result),
+        });
+        // A failure comes again when the task writes.
+        state.congested = !matches!(result, Poll::Ready(Ok(())));
+        let is_for_task = state.congested || state.sink.is_none();
+        drop(state);
+        if is_for_task {
+            self.task.wake();
+        }
+    }
+
+    /// Writes what waits. Ready when all of it has left.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.state.lock();
+        let result = state.write(|sink, slices| sink.poll_write(cx, slices));
+        state.congested = result.is_pending();
+        result
+    }
+
+    /// From now on frames are written here.
+    pub(super) fn attach(&self, sink: Sink) {
+        self.state.lock().sink = Some(sink);
+    }
+
+    /// Takes out the writing half, and what it has not written of what must be: all, or with `is_over` only the rest of a
+    /// frame that has begun.
+    pub(super) fn detach(&self, is_over: bool) -> Leftover {
+        let mut state = self.state.lock();
+        if is_over {
+            state.clear();
+        }
+        state.bytes = 0;
+        Leftover {
+            sink: state.sink.take(),
+            frames: state.frames.drain(..).map(|(frame, _)| frame).collect(),
+            written: std::mem::take(&mut state.written),
+        }
+    }
+
+    /// What the connection's task should know besides frames.
+    pub(super) fn signals(&self) -> Signals {
+        self.state.lock().signals()
+    }
+
+    /// Where it went in, what else there is, for a caller who has more to do with it. `None`: it did not go in.
+    fn put(
+        &self,
+        frames: impl IntoIterator<Item = Frame>,
+        worth: Worth,
+    ) -> Option<parking_lot::MutexGuard<'_, State>> {
         let mut state = self.state.lock();
         if state.end.is_some() {
-            return;
+            return None;
         }
         if worth == Worth::Volatile && state.bytes > self.limit / 2 {
-            drop(state);
             counter!(names::VOLATILE_DROPPED).increment(1);
-            return;
+            return None;
         }
-        let evicted = if state.bytes > self.limit {
-            state.evict_volatile()
-        } else {
-            0
-        };
-        let too_slow = state.bytes > self.limit;
-        if too_slow {
+        if state.bytes > self.limit {
+            let evicted = state.evict_volatile();
+            if evicted > 0 {
+                counter!(names::VOLATILE_DROPPED).increment(evicted);
+            }
+        }
+        if state.bytes > self.limit {
             state.end(CloseKind::TooSlow);
         } else {
             for frame in frames {
@@ -116,11 +198,7 @@ impl Outbox {
                 state.frames.push_back((frame, worth));
             }
         }
-        drop(state);
-        if evicted > 0 {
-            counter!(names::VOLATILE_DROPPED).increment(evicted);
-        }
-        self.task.wake();
+        Some(state)
     }
 
     /// Moves frames to `into` while their cost stays within `room`, and at least one where there is room at all.
@@ -144,14 +222,8 @@ impl Outbox {
                 into.push_back(frame);
             }
         }
-        if state.frames.is_empty() && state.frames.capacity() > KEPT_CAPACITY {
-            state.frames = VecDeque::new();
-        }
-        Signals {
-            closed: std::mem::take(&mut state.closed),
-            leaving: state.leaving,
-            end: state.end,
-        }
+        state.shrink();
+        state.signals()
     }
 
     /// How many bytes may wait.
@@ -194,11 +266,76 @@ impl Outbox {
 }
 
 impl State {
+    /// Writes frames by `write` until it has no more or `write` is pending.
+    fn write(
+        &mut self,
+        mut write: impl FnMut(&mut Sink, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
+        let Some(sink) = &mut self.sink else {
+            return Poll::Ready(Ok(()));
+        };
+        while let Some((first, _)) = self.frames.front() {
+            let result = if self.frames.len() == 1 {
+                write(sink, &[IoSlice::new(&first.wire()[self.written..])])
+            } else {
+                let mut slices = [IoSlice::new(&[]); FRAMES];
+                let mut used = 0;
+                for (slice, (frame, _)) in slices.iter_mut().zip(&self.frames) {
+                    *slice = IoSlice::new(frame.wire());
+                    used += 1;
+                }
+                slices[0].advance(self.written);
+                write(sink, &slices[..used])
+            };
+            let mut taken = ready!(result)?;
+            if taken == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            while let Some((frame, _)) = self.frames.front() {
+                let left = frame.wire().len() - self.written;
+                if taken < left {
+                    self.written += taken;
+                    break;
+                }
+                taken -= left;
+                self.written = 0;
+                self.bytes -= frame.len();
+                self.frames.pop_front();
+            }
+        }
+        self.shrink();
+        Poll::Ready(Ok(()))
+    }
+
+    fn shrink(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > KEPT_CAPACITY {
+            self.frames = VecDeque::new();
+        }
+    }
+
+    fn signals(&mut self) -> Signals {
+        Signals {
+            closed: std::mem::take(&mut self.closed),
+            leaving: self.leaving,
+            end: self.end,
+        }
+    }
+
     fn evict_volatile(&mut self) -> u64 {
         let before = self.frames.len();
-        self.frames.retain(|(_, worth)| *worth == Worth::Durable);
+        // What has begun must come to its end, or the rest makes no sense.
+        let mut has_begun = self.written > 0;
+        self.frames
+            .retain(|(_, worth)| std::mem::take(&mut has_begun) || *worth == Worth::Durable);
         self.bytes = self.frames.iter().map(|(frame, _)| frame.len()).sum();
         (before - self.frames.len()) as u64
+    }
+
+    /// Leaves nothing but the rest of a frame that has begun.
+    fn clear(&mut self) {
+        self.frames.truncate(usize::from(self.written > 0));
+        self.frames.shrink_to_fit();
+        self.bytes = self.frames.iter().map(|(frame, _)| frame.len()).sum();
     }
 
     /// The first reason stands. Nobody waits for the rest of a connection that is too slow.
@@ -208,8 +345,7 @@ impl State {
         }
         self.end = Some(kind);
         if kind == CloseKind::TooSlow {
-            self.frames = VecDeque::new();
-            self.bytes = 0;
+            self.clear();
             counter!(names::SLOW_SOCKET_CLOSINGS).increment(1);
         }
     }
@@ -219,8 +355,8 @@ impl State {
 mod tests {
     use super::*;
 
-    fn text(text: &'static str) -> Frame {
-        Frame::Text(Utf8Bytes::from_static(text))
+    fn text(text: &str) -> Frame {
+        Frame::text(text)
     }
 
     fn collect(outbox: &Outbox, room: usize) -> (Vec<Frame>, Signals) {

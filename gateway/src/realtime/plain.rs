@@ -20,7 +20,8 @@ use super::connection::{
     Carrier, Connection, Dialect, Fault, Message, Rider, SocketClosed, Work, close_code,
 };
 use super::connections::Connections;
-use super::outbox::{Frame, Worth};
+use super::frame::Frame;
+use super::outbox::Worth;
 use super::settings::Settings;
 use super::socket::{Ack, Link, Protocol, Socket, main_socket};
 use super::upgrade::{self, WebSocketRequest};
@@ -126,7 +127,7 @@ impl<A: Application> PlainRider<A> {
 
     fn accept(&mut self, accepted: Accepted<A::Session>, id: Option<u64>) {
         let answer = accepted.answer.as_deref().unwrap_or(RawValue::NULL);
-        let greeting = id.map(|id| Frame::Text(plain::encode_ack(id, answer).into()));
+        let greeting = id.map(|id| Frame::text(&plain::encode_ack(id, answer)));
         self.session = Some(accepted.session);
         self.socket.open(greeting);
     }
@@ -136,9 +137,7 @@ impl<A: Application> PlainRider<A> {
             Some(id) => plain::encode_ack(id, &refusal.body),
             None => plain::encode_event(ERROR, &about_authenticate(&refusal.body)),
         };
-        self.link
-            .outbox
-            .push([Frame::Text(text.into())], Worth::Durable);
+        self.link.outbox.push([Frame::text(&text)], Worth::Durable);
         Fault::Unauthorized(refusal.close_code)
     }
 }

@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 
 use super::application::{CloseKind, Handshake, Transport};
 use super::event::Event;
-use super::outbox::{Frame, Outbox, Worth};
+use super::frame::Frame;
+use super::outbox::{Outbox, Unsent, Worth};
 use crate::gate::Pass;
 
 /// How many answers one socket may owe at a time: more is a client that does not answer.
@@ -195,25 +196,33 @@ impl Socket {
 
     /// Sends an event. Never waits: a socket whose outbox is full is closed (`TooSlow`), and one that is gone gets nothing.
     pub fn emit(&self, event: &Arc<Event>) {
-        let text = match self.inner.protocol {
-            Protocol::SocketIo => event.socket_io_text(&self.inner.namespace),
-            Protocol::Plain => event.plain_text(),
-        };
-        let worth = if event.is_volatile() {
-            Worth::Volatile
+        self.push([self.frame(event)], worth(event));
+    }
+
+    /// Sends an event as `emit` does, with whatever else is told to whomever until `unsent` is sent.
+    pub fn emit_unsent(&self, event: &Arc<Event>, unsent: &mut Unsent) {
+        let frame = self.frame(event);
+        if self.inner.phase.load(Ordering::Acquire) == OPEN {
+            unsent.push(&self.inner.link, frame, worth(event));
         } else {
-            Worth::Durable
-        };
-        self.push([Frame::Text(text)], worth);
+            self.push([frame], worth(event));
+        }
+    }
+
+    fn frame(&self, event: &Event) -> Frame {
+        match self.inner.protocol {
+            Protocol::SocketIo => event.socket_io_frame(&self.inner.namespace),
+            Protocol::Plain => event.plain_frame(),
+        }
     }
 
     /// Sends an event with any number of arguments: `args` is a JSON array, without the name. Binary ones stand there as
     /// `{"_placeholder":true,"num":N}` and follow as `attachments`. A plain socket gets the array as data, and no binary.
-    pub fn emit_args(&self, name: &str, args: &RawValue, attachments: Vec<Bytes>) {
+    pub fn emit_args(&self, name: &str, args: &RawValue, attachments: &[Bytes]) {
         match self.inner.protocol {
             Protocol::Plain => {
-                let text = plain::encode_event(name, args).into();
-                self.push([Frame::Text(text)], Worth::Durable);
+                let text = plain::encode_event(name, args);
+                self.push([Frame::text(&text)], Worth::Durable);
             }
             Protocol::SocketIo => {
                 let count = attachments.len();
@@ -318,8 +327,8 @@ impl Socket {
             pending.waiting.insert(pending.last_id, sender);
             pending.last_id
         };
-        let text = event.socket_io_text_with_ack(&self.inner.namespace, id);
-        self.push([Frame::Text(text)], Worth::Durable);
+        let frame = event.socket_io_frame_with_ack(&self.inner.namespace, id);
+        self.push([frame], Worth::Durable);
         let socket = self.clone();
         // A socket that closed meanwhile has forgotten its waiters, perhaps before this one.
         if self.is_closed() {
@@ -328,8 +337,8 @@ impl Socket {
         Ok((receiver, Forget { socket, id }))
     }
 
-    fn push_with(&self, text: Frame, attachments: Vec<Bytes>) {
-        let attachments = attachments.into_iter().map(Frame::Binary);
+    fn push_with(&self, text: Frame, attachments: &[Bytes]) {
+        let attachments = attachments.iter().map(|bytes| Frame::binary(bytes));
         self.push(std::iter::once(text).chain(attachments), Worth::Durable);
     }
 
@@ -375,20 +384,20 @@ impl Ack {
 
     /// Answers with one argument.
     pub fn send(self, data: &RawValue) {
-        self.answer(Args::One(data), Vec::new());
+        self.answer(Args::One(data), &[]);
     }
 
     /// Answers with any number of arguments, as `Socket::emit_args` sends them.
-    pub fn send_args(self, args: &RawValue, attachments: Vec<Bytes>) {
+    pub fn send_args(self, args: &RawValue, attachments: &[Bytes]) {
         self.answer(Args::All(args), attachments);
     }
 
-    fn answer(self, args: Args<'_>, attachments: Vec<Bytes>) {
+    fn answer(self, args: Args<'_>, attachments: &[Bytes]) {
         match self.socket.protocol() {
             Protocol::Plain => {
                 let (Args::One(data) | Args::OneAt(data, _) | Args::All(data)) = args;
-                let text = plain::encode_ack(self.id, data).into();
-                self.socket.push([Frame::Text(text)], Worth::Durable);
+                let text = plain::encode_ack(self.id, data);
+                self.socket.push([Frame::text(&text)], Worth::Durable);
             }
             Protocol::SocketIo => {
                 let count = attachments.len();
@@ -428,9 +437,18 @@ impl Drop for Forget {
 
 /// An Engine.IO message around a Socket.IO packet.
 pub(super) fn packet(write: impl FnOnce(&mut String)) -> Frame {
-    let mut text = String::from(engine_io::MESSAGE);
-    write(&mut text);
-    Frame::Text(text.into())
+    Frame::written(0, |out| {
+        out.push(engine_io::MESSAGE);
+        write(out);
+    })
+}
+
+fn worth(event: &Event) -> Worth {
+    if event.is_volatile() {
+        Worth::Volatile
+    } else {
+        Worth::Durable
+    }
 }
 
 /// A new random id: 120 bits, as many as a session id needs against guessing, in 20 URL-safe characters.
@@ -480,10 +498,7 @@ impl Loose {
         if let Some(kind) = signals.end {
             return Err(kind);
         }
-        let text = |frame: Frame| match frame {
-            Frame::Text(text) => text.to_string(),
-            Frame::Binary(_) => String::new(),
-        };
+        let text = |frame: Frame| frame.as_text().into_owned();
         Ok(frames.into_iter().map(text).collect())
     }
 }

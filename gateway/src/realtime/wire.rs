@@ -1,32 +1,26 @@
-//! A WebSocket and its buffers: frames in, frames out in as few writes as may be, and the closing of it. What the frames
-//! mean is not known here.
+//! A WebSocket of one client: frames in, and the closing of it. What the frames mean is not known here, and while a
+//! connection rides on it, what goes out is written by its outbox.
 
 use std::collections::VecDeque;
+use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as WireFrame};
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::outbox::Frame;
+use super::frame::Frame;
+use super::outbox::{Leftover, Outbox, Worth};
+use super::stream::{self, Reader, Sink};
 
-/// Held by every idle connection, so as small as chat frames are; larger ones grow it while they last.
-const READ_BUFFER: usize = 2 << 10;
-
-/// How much is gathered for one write, and the most of one frame on the wire: larger messages go in fragments. The write
-/// buffer never shrinks, so without that every connection would keep the size of its largest message.
-const WRITE_BATCH: usize = 16 << 10;
-
-/// A longer list of frames is given back once it was written.
-const KEPT_BATCH: usize = 4;
+/// Held by every idle connection, so as small as most chat frames are; larger ones grow it while they last.
+const READ_BUFFER: usize = 512;
 
 /// How long the other end may take to say goodbye.
 const CLOSING: Duration = Duration::from_secs(3);
@@ -34,15 +28,9 @@ const CLOSING: Duration = Duration::from_secs(3);
 /// The server's end of a WebSocket.
 #[derive(Debug)]
 pub(super) struct Wire {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
-    /// Taken from the outbox, not yet in the write buffer.
-    batch: VecDeque<Frame>,
-    /// What is left of a message that goes in fragments.
-    rest: Option<Bytes>,
-    /// A ping is to be sent.
-    ping: bool,
-    /// Something may stand in the write buffer.
-    dirty: bool,
+    socket: WebSocketStream<Reader>,
+    /// The writing half; an outbox has it while a connection rides on this.
+    sink: Option<Sink>,
     /// Reading failed: what is left of the stream means nothing.
     broken: bool,
 }
@@ -51,148 +39,127 @@ impl Wire {
     pub(super) async fn new(upgraded: Upgraded, max_payload: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BATCH)
+            .write_buffer_size(0)
             .max_message_size(Some(max_payload))
             .max_frame_size(Some(max_payload));
-        let io = TokioIo::new(upgraded);
+        let (reader, sink) = stream::split(upgraded);
         Self {
-            socket: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
-            batch: VecDeque::new(),
-            rest: None,
-            ping: false,
-            dirty: false,
+            socket: WebSocketStream::from_raw_socket(reader, Role::Server, Some(config)).await,
+            sink: Some(sink),
             broken: false,
         }
     }
 
-    /// How many bytes of frames it takes now: none while the last ones are not written.
-    pub(super) fn room(&self) -> usize {
-        if self.batch.is_empty() && self.rest.is_none() && !self.dirty {
-            WRITE_BATCH
-        } else {
-            0
+    /// From now on the outbox writes.
+    pub(super) fn ride(&mut self, outbox: &Outbox) {
+        if let Some(sink) = self.sink.take() {
+            outbox.attach(sink);
         }
     }
 
-    /// Where frames to be written are put.
-    pub(super) fn batch(&mut self) -> &mut VecDeque<Frame> {
-        &mut self.batch
-    }
-
-    /// A WebSocket ping goes out with the next write.
-    pub(super) fn ping(&mut self) {
-        self.ping = true;
-    }
-
-    /// Writes what there is to write. Ready when all of it has left.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.ping {
-            ready!(self.socket.poll_ready_unpin(cx))?;
-            self.socket.start_send_unpin(Message::Ping(Bytes::new()))?;
-            self.ping = false;
-            self.dirty = true;
-        }
-        while !self.batch.is_empty() || self.rest.is_some() {
-            ready!(self.socket.poll_ready_unpin(cx))?;
-            if let Some(message) = self.next_message() {
-                self.socket.start_send_unpin(message)?;
-                self.dirty = true;
-            }
-        }
-        if self.dirty {
-            ready!(self.socket.poll_flush_unpin(cx))?;
-            self.dirty = false;
-            if self.batch.capacity() > KEPT_BATCH {
-                self.batch = VecDeque::new();
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Reads the next frame. `None`: the closing handshake is done.
+    /// Reads the next frame. `None`: the closing handshake is done. What the WebSocket has to say to it by itself goes into
+    /// the outbox.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
+        outbox: &Outbox,
     ) -> Poll<Option<Result<Message, Error>>> {
-        let message = ready!(self.socket.poll_next_unpin(cx));
+        let message = self.socket.poll_next_unpin(cx);
         match &message {
-            // The pong stands in the write buffer.
-            Some(Ok(Message::Ping(_))) => self.dirty = true,
-            Some(Err(_)) => self.broken = true,
+            // The pong stands in the write buffer. An error of writing to memory there is none.
+            Poll::Ready(Some(Ok(Message::Ping(_)))) => {
+                let _ = ready!(self.socket.poll_flush_unpin(cx));
+            }
+            Poll::Ready(Some(Err(_))) => self.broken = true,
             _ => {}
         }
-        Poll::Ready(message)
+        if let Some(control) = self.socket.get_mut().take_control() {
+            outbox.push([Frame::control(control)], Worth::Durable);
+        }
+        message
     }
 
-    /// Reads the next frame.
+    /// Reads the next frame. Only where no connection rides on this.
     pub(super) async fn read(&mut self) -> Option<Result<Message, Error>> {
-        self.socket.next().await
+        let message = self.socket.next().await;
+        if let Some(Ok(Message::Ping(_))) = &message {
+            let _ = self.socket.flush().await;
+        }
+        match self.write_control().await {
+            Ok(()) => message,
+            Err(error) => Some(Err(error.into())),
+        }
     }
 
-    /// Writes one frame, at once.
-    pub(super) async fn write(&mut self, frame: Frame) -> Result<(), Error> {
-        self.socket.send(frame.into()).await
+    /// Writes one frame, at once. Only where no connection rides on this.
+    pub(super) async fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        match &mut self.sink {
+            Some(sink) => sink.write_all(frame.wire()).await,
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
-    /// Writes what is left, says goodbye, and waits a little for the other end to say so too. A connection that is cut
-    /// while bytes of the client's lie unread is reset, and the goodbye with it.
-    pub(super) async fn close(mut self, code: u16, reason: &'static str) {
-        let goodbye = async {
-            while let Some(message) = self.next_message() {
-                self.socket.feed(message).await?;
-            }
-            let frame = CloseFrame {
-                code: CloseCode::from(code),
-                reason: reason.into(),
-            };
-            // Refused where the other end said it first; what is left then is to flush the answer.
-            let _ = self.socket.send(Message::Close(Some(frame))).await;
-            self.socket.flush().await?;
-            while !self.broken {
-                match self.socket.next().await {
-                    // Both have said it.
-                    None | Some(Ok(Message::Close(_))) => return Ok(()),
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => self.broken = true,
-                }
-            }
-            // What is left of the stream is taken unseen.
-            let io = self.socket.get_mut();
-            io.shutdown().await?;
-            let mut rest = [0; 1024];
-            while io.read(&mut rest).await? > 0 {}
-            Ok::<_, Error>(())
-        };
+    /// Writes what a connection has left, says goodbye, and waits a little for the other end to say so too. A connection
+    /// that is cut while bytes of the client's lie unread is reset, and the goodbye with it.
+    pub(super) async fn close(mut self, code: u16, reason: &'static str, left: Leftover) {
+        let Leftover {
+            sink,
+            frames,
+            written,
+        } = left;
+        self.sink = sink.or(self.sink);
         // Whether the other end took its leave in order is nothing to act on.
+        let goodbye = self.goodbye(code, reason, frames, written);
         let _ = tokio::time::timeout(CLOSING, goodbye).await;
     }
-}
 
-impl Wire {
-    /// The next frame for the write buffer.
-    fn next_message(&mut self) -> Option<Message> {
-        let (bytes, data) = match self.rest.take() {
-            Some(rest) => (rest, Data::Continue),
-            None => match self.batch.pop_front()? {
-                Frame::Text(text) if text.len() > WRITE_BATCH => (text.into(), Data::Text),
-                Frame::Binary(bytes) if bytes.len() > WRITE_BATCH => (bytes, Data::Binary),
-                small => return Some(small.into()),
-            },
-        };
-        let mut rest = bytes;
-        let part = rest.split_to(rest.len().min(WRITE_BATCH));
-        let last = rest.is_empty();
-        self.rest = (!last).then_some(rest);
-        let fragment = WireFrame::message(part, OpCode::Data(data), last);
-        Some(Message::Frame(fragment))
-    }
-}
-
-impl From<Frame> for Message {
-    fn from(frame: Frame) -> Self {
-        match frame {
-            Frame::Text(text) => Self::Text(text),
-            Frame::Binary(bytes) => Self::Binary(bytes),
+    async fn goodbye(
+        &mut self,
+        code: u16,
+        reason: &'static str,
+        frames: VecDeque<Frame>,
+        mut written: usize,
+    ) -> Result<(), Error> {
+        for frame in frames {
+            if let Some(sink) = &mut self.sink {
+                sink.write_all(&frame.wire()[written..]).await?;
+            }
+            written = 0;
         }
+        let frame = CloseFrame {
+            code: CloseCode::from(code),
+            reason: reason.into(),
+        };
+        // Refused where the other end said it first; what is left then is to flush the answer.
+        let _ = self.socket.send(Message::Close(Some(frame))).await;
+        let _ = self.socket.flush().await;
+        self.write_control().await?;
+        while !self.broken {
+            let message = self.socket.next().await;
+            self.write_control().await?;
+            match message {
+                // Both have said it.
+                None | Some(Ok(Message::Close(_))) => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(_)) => self.broken = true,
+            }
+        }
+        // What is left of the stream is taken unseen.
+        if let Some(sink) = &mut self.sink {
+            sink.shutdown().await?;
+        }
+        let reader = self.socket.get_mut();
+        let mut rest = [0; 1024];
+        while reader.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+
+    async fn write_control(&mut self) -> io::Result<()> {
+        if let Some(control) = self.socket.get_mut().take_control()
+            && let Some(sink) = &mut self.sink
+        {
+            sink.write_all(&control).await?;
+        }
+        Ok(())
     }
 }

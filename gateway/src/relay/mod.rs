@@ -6,27 +6,29 @@ mod delivered;
 mod gap;
 mod interest;
 mod lapses;
+mod pump;
 mod tail;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::gauge;
+use shared::Room;
 use shared::envelope::Notice;
-use shared::{Envelope, Room, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, BusError, Incoming, Mark, Place};
-use crate::hub::{Hub, Member, MemberKey, Source};
+use crate::hub::{Hub, Member, MemberKey};
+use crate::realtime::Unsent;
 use crate::telemetry::metrics as names;
-use delivered::Admission;
 pub use delivered::Delivered;
 pub use gap::Missed;
 use interest::Interest;
 use lapses::Lapses;
 use parking_lot::Mutex;
+use pump::Pump;
 pub use tail::Missed as MissedEvents;
 use tail::Tail;
 
@@ -38,7 +40,7 @@ pub struct Hooks {
     /// What is done with a notice.
     pub on_notice: OnNotice,
     /// Where to find what the bus has missed.
-    pub missed: Box<dyn Missed>,
+    pub missed: Arc<dyn Missed>,
 }
 
 /// Joins the sockets of one node to the events of all.
@@ -143,117 +145,22 @@ impl<M: Member> Relay<M> {
 
     async fn pump(
         self: Arc<Self>,
-        mut incoming: mpsc::Receiver<Incoming>,
+        incoming: mpsc::Receiver<Incoming>,
         hooks: Hooks,
         stop: CancellationToken,
     ) {
-        let mut lapses = Lapses::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                received = incoming.recv() => match received {
-                    Some(Incoming::Envelope(envelope, place)) => {
-                        self.take(&envelope, place, &mut lapses);
-                        if place.is_some() {
-                            *self.reached.lock() = place;
-                        }
-                    }
-                    Some(Incoming::Reached(place)) => *self.reached.lock() = Some(place),
-                    Some(Incoming::Notice(notice)) => (hooks.on_notice)(notice),
-                    Some(Incoming::Interrupted { since }) => tokio::select! {
-                        () = self.fill_gap(since, &*hooks.missed, &mut lapses) => {}
-                        () = stop.cancelled() => return,
-                    },
-                    None => return,
-                },
-                ended = lapses.next() => {
-                    self.hub.deliver(&ended, Source::Passing);
-                }
-            }
-        }
-    }
-
-    /// Delivers what the bus has missed. What it brings meanwhile waits in its queue, so whatever is found comes first; what
-    /// both bring is delivered once.
-    async fn fill_gap(&self, since: Instant, missed: &dyn Missed, lapses: &mut Lapses) {
-        tracing::warn!("the bus has missed something: looking for it in the log");
-        *self.reached.lock() = None;
-        self.delivered.hold(true);
-        self.tell(true);
-        let (sender, mut found) = mpsc::channel(gap::QUEUE);
-        let search = missed.find(gap::begins(since), &self.delivered, sender);
-        tokio::pin!(search);
-        let mut searching = true;
-        let mut filled = 0_u64;
-        loop {
-            tokio::select! {
-                () = &mut search, if searching => searching = false,
-                envelope = found.recv() => match envelope {
-                    Some(envelope) => {
-                        if envelope.position.is_none_or(|at| self.delivered.admit_from_log(at)) {
-                            self.deliver(&envelope, &|_| Source::Log(gap::began(since)), lapses);
-                            filled += 1;
-                        }
-                    }
-                    None => break,
-                },
-                ended = lapses.next() => {
-                    self.hub.deliver(&ended, Source::Passing);
-                }
-            }
-        }
-        self.delivered.hold(false);
-        self.tell(false);
-        counter!(names::BUS_REPLAYED).increment(filled);
-        counter!(names::BUS_GAPS, "filled_by" => "database").increment(1);
-        tracing::info!(envelopes = filled, "delivered what the bus had missed");
+        let pump = Pump {
+            relay: self,
+            hooks,
+            lapses: Lapses::new(),
+            unsent: Unsent::default(),
+        };
+        pump.run(incoming, stop).await;
     }
 
     fn tell(&self, catching_up: bool) {
         self.catching_up.send_replace(catching_up);
         gauge!(names::BUS_CATCHING_UP).set(if catching_up { 1.0 } else { 0.0 });
-    }
-
-    /// Delivers what the bus brought, unless it was delivered before.
-    fn take(&self, envelope: &Envelope, place: Option<Place>, lapses: &mut Lapses) {
-        let mark = |delivery| place.map(|place| Mark { place, delivery });
-        let Some(at) = envelope.position else {
-            return self.deliver(envelope, &|_| Source::Passing, lapses);
-        };
-        match self.delivered.admit(at) {
-            Admission::New => self.deliver(
-                envelope,
-                &|number| mark(number).map_or(Source::Passing, Source::Order),
-                lapses,
-            ),
-            Admission::OnlyToLater(when) => {
-                for (delivery, number) in envelope.deliveries.iter().zip(0..) {
-                    if let Some(mark) = mark(number) {
-                        self.hub.deliver(delivery, Source::Again(mark, when));
-                    }
-                }
-            }
-            Admission::Repeat => {}
-        }
-    }
-
-    fn deliver(&self, envelope: &Envelope, source: &dyn Fn(u32) -> Source, lapses: &mut Lapses) {
-        let mut reached = 0;
-        for (delivery, number) in envelope.deliveries.iter().zip(0..) {
-            reached += self.hub.deliver(delivery, source(number));
-            lapses.note(delivery);
-        }
-        if envelope.position.is_some() && reached > 0 {
-            // Clocks of two nodes may differ: what would be negative is none.
-            let millis = u32::try_from(Timestamp::now().unix_millis() - envelope.sent_at)
-                .unwrap_or_default();
-            histogram!(names::MESSAGE_LATENCY).record(f64::from(millis) / 1000.0);
-        }
-        if let Some(room) = envelope.closes {
-            self.hub.close(room);
-            self.interest.left(room);
-        }
     }
 
     async fn tidy(self: Arc<Self>, stop: CancellationToken) {
@@ -269,10 +176,10 @@ impl<M: Member> Relay<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use serde_json::value::RawValue;
-    use shared::{ConversationId, Delivery, UserId};
+    use shared::{ConversationId, Delivery, Envelope, Timestamp, UserId};
 
     use super::*;
     use crate::bus::local::LocalBus;
@@ -285,7 +192,7 @@ mod tests {
     struct Deaf;
 
     impl Member for Deaf {
-        fn deliver(&self, _: &Arc<Outgoing>) -> Share {
+        fn deliver(&self, _: &Arc<Outgoing>, _: &mut Unsent) -> Share {
             Share::Nothing
         }
     }
@@ -303,7 +210,7 @@ mod tests {
     fn hooks() -> Hooks {
         Hooks {
             on_notice: Box::new(|_| ()),
-            missed: Box::new(Nothing),
+            missed: Arc::new(Nothing),
         }
     }
 
@@ -381,7 +288,7 @@ mod tests {
         let found = Arc::new(tokio::sync::Notify::new());
         let hooks = Hooks {
             on_notice: Box::new(|_| ()),
-            missed: Box::new(Endless(found.clone())),
+            missed: Arc::new(Endless(found.clone())),
         };
         let stop = CancellationToken::new();
         let hub = Arc::new(Hub::<Deaf>::new());

@@ -18,7 +18,7 @@ use crate::auth::Identity;
 use crate::bus::{BusError, Mark, Place};
 use crate::cluster::{ConnectionState, Found, Holder};
 use crate::hub::{Member, MemberKey, Outgoing, Share, Source};
-use crate::realtime::{CloseKind, DisconnectReason, Socket, Transport};
+use crate::realtime::{CloseKind, DisconnectReason, Socket, Transport, Unsent};
 use crate::store::Viewer;
 use crate::telemetry::metrics as names;
 
@@ -105,16 +105,18 @@ impl Participant {
         let Some(recovered) = recovered else {
             return;
         };
+        let mut unsent = Unsent::default();
         for missed in &recovered.missed.events {
-            self.emit(missed);
+            self.emit(missed, &mut unsent);
         }
         for outgoing in waiting {
-            self.take(&outgoing, &comeback);
+            self.take(&outgoing, &comeback, &mut unsent);
         }
+        unsent.send();
     }
 
     /// Takes an event, unless its client has it.
-    fn take(&self, outgoing: &Outgoing, comeback: &Comeback) -> Share {
+    fn take(&self, outgoing: &Outgoing, comeback: &Comeback, unsent: &mut Unsent) -> Share {
         let is_new = |place: Place| match comeback {
             Comeback::Recovered(reached, _) => {
                 place.epoch != reached.epoch || place.offset > reached.offset
@@ -126,10 +128,10 @@ impl Participant {
             _ => false,
         };
         match outgoing.source() {
-            Source::Passing => self.emit(outgoing),
-            Source::Order(mark) if is_new(mark.place) => self.emit(outgoing),
+            Source::Passing => self.emit(outgoing, unsent),
+            Source::Order(mark) if is_new(mark.place) => self.emit(outgoing, unsent),
             Source::Again(mark, told) if came_back_after(told) && is_new(mark.place) => {
-                self.emit(outgoing)
+                self.emit(outgoing, unsent)
             }
             Source::Order(_) | Source::Again(..) => Share::Nothing,
             Source::Log(began) => {
@@ -139,7 +141,7 @@ impl Participant {
                     self.socket.close(CloseKind::Resync);
                     Share::Nothing
                 } else {
-                    self.emit(outgoing)
+                    self.emit(outgoing, unsent)
                 }
             }
         }
@@ -154,19 +156,19 @@ impl Participant {
         }
     }
 
-    fn emit(&self, outgoing: &Outgoing) -> Share {
+    fn emit(&self, outgoing: &Outgoing, unsent: &mut Unsent) -> Share {
         let share = outgoing.share_of(self.viewer.user, self.socket.id());
         if let Some(event) = outgoing.event(share) {
-            self.socket.emit(event);
+            self.socket.emit_unsent(event, unsent);
         }
         share
     }
 }
 
 impl Member for Participant {
-    fn deliver(&self, outgoing: &Arc<Outgoing>) -> Share {
+    fn deliver(&self, outgoing: &Arc<Outgoing>, unsent: &mut Unsent) -> Share {
         let Some(comeback) = &self.comeback else {
-            return self.take(outgoing, &Comeback::Fresh);
+            return self.take(outgoing, &Comeback::Fresh, unsent);
         };
         let mut comeback = comeback.lock();
         match &mut *comeback {
@@ -179,7 +181,7 @@ impl Member for Participant {
                 self.socket.close(CloseKind::TooSlow);
                 Share::Nothing
             }
-            settled => self.take(outgoing, settled),
+            settled => self.take(outgoing, settled, unsent),
         }
     }
 }

@@ -294,7 +294,7 @@ impl Application for Program {
 
     async fn event(&self, socket: &Socket, _: &Arc<()>, event: IncomingEvent) {
         match event.name.as_str() {
-            "message" => socket.emit_args("message-back", &event.args, event.attachments),
+            "message" => socket.emit_args("message-back", &event.args, &event.attachments),
             "close" => {
                 socket.emit(&Arc::new(Event::new("last", json("1"), false)));
                 socket.close(match event.args.get() {
@@ -318,7 +318,7 @@ impl Application for Program {
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(300)).await;
                     if let Some(ack) = event.ack {
-                        ack.send_args(&event.args, event.attachments);
+                        ack.send_args(&event.args, &event.attachments);
                     }
                 });
             }
@@ -338,12 +338,12 @@ impl Application for Program {
                         Ok(answer) => (answer.args, answer.attachments),
                         Err(error) => (json(format!("[\"{error}\"]")), Vec::new()),
                     };
-                    socket.emit_args("answer", &args, attachments);
+                    socket.emit_args("answer", &args, &attachments);
                 });
             }
             _ => {
                 if let Some(ack) = event.ack {
-                    ack.send_args(&event.args, event.attachments);
+                    ack.send_args(&event.args, &event.attachments);
                 }
             }
         }

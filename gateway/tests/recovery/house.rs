@@ -202,7 +202,7 @@ impl House {
             auth.poll_revocations().await.expect("a database");
             let hooks = Hooks {
                 on_notice: Box::new(|_| ()),
-                missed: Box::new(log),
+                missed: Arc::new(log),
             };
             let stop = CancellationToken::new();
             let hub = Arc::new(Hub::new());

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::super::application::{CloseKind, DisconnectReason};
 use super::super::connection::{Fault, Message, Rider, SocketClosed, Work};
-use super::super::outbox::{Frame, Worth};
+use super::super::frame::Frame;
+use super::super::outbox::Worth;
 use super::super::socket::Link;
 use super::Riders;
 
@@ -39,11 +40,11 @@ impl EngineSession {
     /// Sends a message. Never waits; a session whose client is too slow is closed.
     pub fn send(&self, message: EngineMessage) {
         let frame = match message {
-            EngineMessage::Text(mut text) => {
-                text.insert(0, engine_io::MESSAGE);
-                Frame::Text(text.into())
-            }
-            EngineMessage::Binary(bytes) => Frame::Binary(bytes),
+            EngineMessage::Text(text) => Frame::written(text.len() + 1, |out| {
+                out.push(engine_io::MESSAGE);
+                out.push_str(&text);
+            }),
+            EngineMessage::Binary(bytes) => Frame::binary(&bytes),
         };
         self.link.outbox.push([frame], Worth::Durable);
     }

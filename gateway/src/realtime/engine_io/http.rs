@@ -12,10 +12,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use shared::protocol::engine_io::{self, Packet};
 use tokio::sync::oneshot;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::super::connection::{Carrier, Connection, Dialect, close_code};
-use super::super::outbox::Frame;
+use super::super::frame::Frame;
+use super::super::outbox::Leftover;
 use super::super::socket::{Link, random_id};
 use super::super::upgrade::{self, WebSocketRequest};
 use super::super::wire::Wire;
@@ -117,7 +118,7 @@ impl<F: Riders> EngineIo<F> {
         let link = self.link(parts, true);
         link.comes_in(pass);
         // No request will name it, but clients expect one.
-        self.greet(&link, self.open_packet(&random_id(), Vec::new()));
+        self.greet(&link, &self.open_packet(&random_id(), Vec::new()));
         let (response, coming) = request.accept();
         let server = Arc::clone(self);
         tokio::spawn(async move {
@@ -154,7 +155,12 @@ impl<F: Riders> EngineIo<F> {
                 tokio::spawn(async move {
                     if let Some(upgraded) = coming.wait().await {
                         let wire = Wire::new(upgraded, settings.max_payload).await;
-                        wire.close(close_code::PROTOCOL, "already upgraded").await;
+                        wire.close(
+                            close_code::PROTOCOL,
+                            "already upgraded",
+                            Leftover::default(),
+                        )
+                        .await;
                     }
                 });
                 return Ok(response);
@@ -185,7 +191,8 @@ impl<F: Riders> EngineIo<F> {
                     session.upgrade_failed();
                     drop(session);
                     if let Some(wire) = wire {
-                        wire.close(close_code::PROTOCOL, "probe failed").await;
+                        wire.close(close_code::PROTOCOL, "probe failed", Leftover::default())
+                            .await;
                     }
                 }
             }
@@ -326,8 +333,8 @@ async fn broken(session: &Session) -> Refused {
 async fn probe(wire: &mut Wire, session: &Session) -> Option<()> {
     expect(wire, engine_io::PROBE_PING).await?;
     session.mailbox.send(Command::Probing).await.ok()?;
-    let pong = Frame::Text(Utf8Bytes::from_static(engine_io::PROBE_PONG));
-    wire.write(pong).await.ok()?;
+    let pong = Frame::text(engine_io::PROBE_PONG);
+    wire.write(&pong).await.ok()?;
     expect(wire, engine_io::UPGRADE).await
 }
 

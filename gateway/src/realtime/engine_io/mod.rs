@@ -11,7 +11,8 @@ use shared::protocol::engine_io::{self, Handshake};
 
 use super::connection::Rider;
 use super::connections::Connections;
-use super::outbox::{Frame, Worth};
+use super::frame::Frame;
+use super::outbox::Worth;
 use super::settings::Settings;
 use super::socket::Link;
 
@@ -57,8 +58,7 @@ impl<F: Riders> EngineIo<F> {
         })
     }
 
-    fn greet(&self, link: &Link, packet: String) {
-        link.outbox
-            .push([Frame::Text(packet.into())], Worth::Durable);
+    fn greet(&self, link: &Link, packet: &str) {
+        link.outbox.push([Frame::text(packet)], Worth::Durable);
     }
 }

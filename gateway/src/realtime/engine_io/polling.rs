@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::super::application::DisconnectReason;
 use super::super::connection::{End, Fault};
-use super::super::outbox::Frame;
+use super::super::frame::{Frame, Kind};
 use super::super::wire::Wire;
 
 /// Requests of one session at a time: a poll, a post, a probe and its outcome. More only wait.
@@ -252,14 +252,6 @@ impl Polling {
         if self.poll.is_some() { max_payload } else { 0 }
     }
 
-    /// What a frame takes in a payload, its separator included.
-    pub(crate) fn cost(frame: &Frame) -> usize {
-        match frame {
-            Frame::Text(text) => text.len() + 1,
-            Frame::Binary(bytes) => engine_io::binary_len(bytes.len()),
-        }
-    }
-
     /// Where frames to be sent are put.
     pub(crate) fn batch(&mut self) -> &mut VecDeque<Frame> {
         &mut self.batch
@@ -358,11 +350,12 @@ impl Drop for Listed {
 }
 
 fn payload(frames: &mut VecDeque<Frame>) -> Payload {
-    let mut payload = String::with_capacity(frames.iter().map(Polling::cost).sum());
+    let mut payload = String::with_capacity(frames.iter().map(Frame::polling_cost).sum());
     for frame in frames.drain(..) {
-        match frame {
-            Frame::Text(text) => engine_io::push_text(&mut payload, &text),
-            Frame::Binary(bytes) => engine_io::push_binary(&mut payload, &bytes),
+        match frame.kind() {
+            Kind::Text => engine_io::push_text(&mut payload, &frame.as_text()),
+            Kind::Binary => engine_io::push_binary(&mut payload, frame.payload()),
+            Kind::Control => {}
         }
     }
     payload

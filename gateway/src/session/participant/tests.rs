@@ -42,7 +42,8 @@ fn somebody(comes_back: bool) -> Somebody {
 
 impl Somebody {
     fn hears(&self, number: u64, source: Source) -> Share {
-        self.participant.deliver(&event(number, source))
+        self.participant
+            .deliver(&event(number, source), &mut Unsent::default())
     }
 
     /// The numbers that it was sent; why it was closed.
@@ -147,10 +148,13 @@ async fn its_own_events_are_its_own_under_the_id_that_it_had() {
         Some(origin)
     };
     let waits = event_from(5, order(5), origin(Some("own")));
-    one.participant.deliver(&waits);
+    one.participant.deliver(&waits, &mut Unsent::default());
     one.settle(&[], 4);
     let silent = event_from(6, order(6), origin(None));
-    assert_eq!(one.participant.deliver(&silent), Share::Nothing);
+    assert_eq!(
+        one.participant.deliver(&silent, &mut Unsent::default()),
+        Share::Nothing
+    );
     one.loose.let_in();
     let sent = one.loose.sent().expect("an open socket");
     assert_eq!(sent, [r#"42["own",5,"0000000000000001:5"]"#]);

@@ -77,7 +77,7 @@ pub(in crate::session) fn recovery() -> (Arc<Recovery>, Arc<Told>, Arc<dyn Bus>)
     let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
     let hooks = Hooks {
         on_notice: Box::new(|_: Notice| ()),
-        missed: Box::new(Nothing),
+        missed: Arc::new(Nothing),
     };
     let hub = Arc::new(Hub::new());
     let (relay, _) =
