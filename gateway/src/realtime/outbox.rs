@@ -413,4 +413,83 @@ mod tests {
         assert_eq!(frames, [text("before")]);
         assert_eq!(signals.end, Some(CloseKind::Draining));
     }
+
+    /// An outbox that writes to a socket, and the other end of that.
+    async fn on_the_wire(limit: usize) -> (Outbox, tokio::net::TcpStream) {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let (theirs, ours) =
+            tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let outbox = Outbox::new(limit);
+        let (_read, write) = ours.unwrap().0.into_split();
+        outbox.attach(Sink::Tcp(write));
+        // Until the system has said so, nothing is known to go in.
+        std::future::poll_fn(|cx| outbox.poll_flush(cx))
+            .await
+            .unwrap();
+        (outbox, theirs.unwrap())
+    }
+
+    /// Fills it until its client takes no more, and says what went in.
+    async fn fill(outbox: &Outbox) -> Vec<u8> {
+        let mut sent = Vec::new();
+        for number in 0.. {
+            let frame = Frame::text(&number.to_string().repeat(10_000));
+            sent.extend_from_slice(frame.wire());
+            if outbox.push_unsent(frame, Worth::Durable) {
+                outbox.flush();
+                // The system says what it takes only while nobody works.
+                tokio::task::yield_now().await;
+            }
+            if outbox.state.lock().congested {
+                break;
+            }
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_client_did_not_take_is_written_later_byte_for_byte() {
+        use tokio::io::AsyncReadExt;
+
+        let (outbox, mut client) = on_the_wire(usize::MAX).await;
+        let mut sent = fill(&outbox).await;
+        // Nobody is to write now but the task.
+        let frame = text("and more");
+        sent.extend_from_slice(frame.wire());
+        assert!(!outbox.push_unsent(frame, Worth::Durable));
+        let mut heard = vec![0; sent.len()];
+        let flushed = std::future::poll_fn(|cx| outbox.poll_flush(cx));
+        let (flushed, read) = tokio::join!(flushed, client.read_exact(&mut heard));
+        flushed.unwrap();
+        read.unwrap();
+        assert!(heard == sent);
+        assert_eq!(outbox.state.lock().bytes, 0);
+        // It keeps up again.
+        assert!(outbox.push_unsent(text("again"), Worth::Durable));
+        assert!(!outbox.push_unsent(text("and again"), Worth::Durable));
+        outbox.flush();
+        let mut heard = [0; 18];
+        client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"\x81\x05again\x81\x09and again");
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_has_begun_comes_to_its_end() {
+        let (outbox, _client) = on_the_wire(usize::MAX).await;
+        fill(&outbox).await;
+        let (begun, written) = {
+            let mut state = outbox.state.lock();
+            state.frames.front_mut().unwrap().1 = Worth::Volatile;
+            state.evict_volatile();
+            (state.frames[0].0.clone(), state.written)
+        };
+        assert!(0 < written && written < begun.wire().len());
+        outbox.end(CloseKind::TooSlow);
+        let left = outbox.detach(true);
+        assert_eq!((left.frames.into(), left.written), (vec![begun], written));
+        assert!(left.sink.is_some());
+    }
 }
