@@ -33,9 +33,13 @@ pub(crate) const fn agent_of(conversation: i64) -> i64 {
     1 + conversation % AGENTS
 }
 
+/// A time so many minutes after the beginning; two texts as one.
+type Time = fn(&str) -> String;
+type Concat = fn(&str, &str) -> String;
+
 /// Fills a migrated, empty database.
 pub(crate) async fn fill(database: &Database) {
-    let (time, concat): (fn(&str) -> String, fn(&str, &str) -> String) = match database.kind {
+    let (time, concat): (Time, Concat) = match database.kind {
         Kind::MySql => (
             |minutes| format!("FROM_UNIXTIME({} + 60 * ({minutes}))", BEGUN / 1000),
             |one, other| format!("CONCAT({one}, {other})"),

@@ -20,7 +20,7 @@ use crate::bench::servers::Servers;
 use crate::bench::systems::{Nodes, Programs, SECRET, System};
 use crate::machine;
 use crate::net::Dialect;
-use crate::scenario::{QUIET, Spread, Target, Timing};
+use crate::scenario::{Load, QUIET, Spread, Target, Timing};
 use crate::world::{Fault, World};
 
 /// What is measured, and how far.
@@ -80,6 +80,8 @@ struct Figures {
     machine: String,
     versions: Vec<String>,
     nodes: Option<Vec<nodes::Cost>>,
+    /// The same as fast as it goes.
+    busy_nodes: Option<Vec<nodes::Cost>>,
     bystanders: Option<Vec<nodes::Bystanders>>,
     conversations: Option<Vec<nodes::Cost>>,
     table: Option<table::Tables>,
@@ -122,7 +124,9 @@ pub fn run(options: &Options) -> Result<ExitCode, Fault> {
         eprintln!("== {part}");
         match part {
             "nodes" => {
-                found.nodes = Some(nodes::costs(&mut stage)?);
+                let rate = Load::PerSecond(options.rate);
+                found.nodes = Some(nodes::costs(&mut stage, rate)?);
+                found.busy_nodes = Some(nodes::costs(&mut stage, Load::InFlight(8))?);
                 found.bystanders = Some(nodes::bystanders(&mut stage)?);
             }
             "conversations" => found.conversations = Some(conversations(&mut stage)?),

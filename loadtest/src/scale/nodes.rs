@@ -79,22 +79,22 @@ impl Watch {
     }
 }
 
-fn chat(rate: f64) -> Chat {
+fn chat(load: Load) -> Chat {
     Chat {
         conversations: USUAL.conversations,
-        load: Load::PerSecond(rate),
+        load,
         text_bytes: crate::cli::TEXT_BYTES,
     }
 }
 
-/// The same traffic, at the same rate, over ever more nodes.
-pub(super) fn costs(stage: &mut Stage<'_>) -> Result<Vec<Cost>, Fault> {
+/// The same traffic over ever more nodes.
+pub(super) fn costs(stage: &mut Stage<'_>, load: Load) -> Result<Vec<Cost>, Fault> {
     let mut costs = Vec::new();
     for count in NODES {
         let (nodes, _) = stage.start(USUAL, count, true)?;
         let watch = Watch::begin(&stage.servers);
         let target = stage.target(USUAL).at(&nodes.addresses, &nodes.pids);
-        let report = chat(stage.options.rate).run(&target, stage.timing())?;
+        let report = chat(load).run(&target, stage.timing())?;
         costs.push(watch.cost(count, &stage.servers, &report)?);
     }
     Ok(costs)
@@ -135,7 +135,8 @@ pub(super) fn bystanders(stage: &mut Stage<'_>) -> Result<Vec<Bystanders>, Fault
         };
         let (busy, report) = std::thread::scope(|scope| {
             let busy = scope.spawn(idling);
-            let report = chat(stage.options.rate).run(&aim.at(own, own_pids), timing);
+            let report =
+                chat(Load::PerSecond(stage.options.rate)).run(&aim.at(own, own_pids), timing);
             (busy.join(), report)
         });
         let busy_ms = busy.map_err(|_| "the idle clients' thread ended early")??;

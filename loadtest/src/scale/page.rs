@@ -38,6 +38,11 @@ pub(super) fn page(found: &Figures) -> String {
         );
         text += &costs_table("nodes", costs);
     }
+    if let Some(costs) = &found.busy_nodes {
+        text += "\nThe same as fast as it goes, with 8 messages of each client in flight: all nodes share one core, so this is no\n\
+                 throughput that nodes add, but the cost of a message where many share a transaction and a call.\n\n";
+        text += &costs_table("nodes", costs);
+    }
     if let Some(bystanders) = &found.bystanders {
         text += &bystanders_table(bystanders);
     }
@@ -153,7 +158,7 @@ fn crowd_table(crowd: &Crowd) -> String {
 /// A million connections and 100,000 messages a second.
 fn paper(found: &Figures) -> String {
     let (Some(nodes), Some(conversations), Some(tables), Some(crowd)) = (
-        &found.nodes,
+        &found.busy_nodes,
         &found.conversations,
         &found.table,
         &found.connections,
