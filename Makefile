@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test chaos fuzz bench lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
+.PHONY: help run chat test chaos fuzz bench bench-parts scale lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ lint: ## Check the formatting, and every lint as an error
 
 bench: ## Measure the gateway beside its peers on two quiet cores, half an hour; writes docs/benchmarks.md (see loadtest/README.md)
 	scripts/bench
+
+bench-parts: ## Time the inner parts by themselves: frames, fan-out to 10,000, and the publish script in a private Redis
+	scripts/with-servers cargo bench --package gateway --bench parts
+
+scale: ## Measure 1 to 4 nodes, 100,000 conversations, 10 million messages, 100,000 connections; writes docs/scale.md (SCALE_ONLY, SCALE_MESSAGES)
+	scripts/scale
 
 fmt: ## Format the sources
 	cargo fmt

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::machine;
 use crate::net::Dialect;
 use crate::report::{Outcome, Report};
+use crate::scale;
 use crate::scenario::{Chat, Fanout, Idle, Load, QUIET, Soak, Storm, Target, Timing};
 use crate::world::{Fault, USUAL};
 
@@ -92,6 +93,9 @@ enum Command {
         /// How many
         #[arg(long, default_value_t = 10_000)]
         connections: u32,
+        /// The first client's number, from 0: another one for each generator that runs at the same time
+        #[arg(long, default_value_t = 0)]
+        first: u32,
         /// Seconds they are left alone before they are watched
         #[arg(long, default_value_t = 10)]
         settle: u64,
@@ -142,6 +146,8 @@ enum Command {
     },
     /// Everything side by side, pinned to two cores, with a page of results: see `make bench`
     Bench(bench::Options),
+    /// What grows with nodes, conversations, stored messages and connections, and what does not: see `make scale`
+    Scale(scale::Options),
     /// The writing process of `limits`
     #[command(hide = true)]
     ServeWrites {
@@ -203,6 +209,7 @@ impl Cli {
             }
             Command::Limits { seconds } => return run_limits(Duration::from_secs(seconds)),
             Command::Bench(options) => return bench::run(&options),
+            Command::Scale(options) => return scale::run(&options),
             Command::ServeWrites {
                 sockets,
                 frames_per_write,
@@ -265,11 +272,13 @@ impl Command {
             Self::Idle {
                 common,
                 connections,
+                first,
                 settle,
                 seconds,
             } => {
                 let scenario = Idle {
                     connections,
+                    first,
                     settle: Duration::from_secs(settle),
                     watch: Duration::from_secs(seconds),
                 };
@@ -306,9 +315,11 @@ impl Command {
                 };
                 common.play(|target| scenario.run(target, timing.timing()))
             }
-            Self::Seed | Self::Limits { .. } | Self::Bench(_) | Self::ServeWrites { .. } => {
-                Err("not a scenario".into())
-            }
+            Self::Seed
+            | Self::Limits { .. }
+            | Self::Bench(_)
+            | Self::Scale(_)
+            | Self::ServeWrites { .. } => Err("not a scenario".into()),
         }
     }
 }

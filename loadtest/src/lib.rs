@@ -10,6 +10,7 @@ pub mod machine;
 pub mod net;
 pub mod progress;
 pub mod report;
+pub mod scale;
 pub mod scenario;
 pub mod stamp;
 pub mod world;

@@ -407,6 +407,7 @@ fn connections_are_counted_and_refusals_told() {
 
     let idle = Idle {
         connections: 30,
+        first: 0,
         settle: Duration::from_millis(10),
         watch: Duration::from_millis(50),
     };

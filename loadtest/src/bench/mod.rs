@@ -4,9 +4,9 @@
 mod chart;
 mod page;
 mod plan;
-mod processes;
-mod servers;
-mod systems;
+pub(crate) mod processes;
+pub(crate) mod servers;
+pub(crate) mod systems;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -113,6 +113,7 @@ impl Run {
             .run(target, times.timing),
             Self::Idle => Idle {
                 connections: 10_000,
+                first: 0,
                 settle: times.timing.warm_up,
                 watch: times.idle,
             }

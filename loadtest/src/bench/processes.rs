@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A program that runs. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a program whose output goes to a file in `folder`.
-    pub(super) fn start(name: &str, command: &mut Command, folder: &Path) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> io::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log)?;
         let child = command
@@ -46,12 +46,12 @@ impl Process {
     }
 
     /// Its process. Of a program started by `taskset`, which becomes the program itself, that program's.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits until `probe` says that it is ready; fails when it ends before, or takes too long.
-    pub(super) fn until(&mut self, mut probe: impl FnMut() -> bool) -> io::Result<()> {
+    pub(crate) fn until(&mut self, mut probe: impl FnMut() -> bool) -> io::Result<()> {
         let begun = Instant::now();
         while !probe() {
             let ended = self.child.try_wait()?;
@@ -92,7 +92,7 @@ impl Drop for Process {
 }
 
 /// A port that nobody listens on.
-pub(super) fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     // Those below the range that the kernel takes for outgoing connections are not taken before they are used.
     for port in 20_000..32_000 {
         // Spread, so that a port just left is not the next one taken.
@@ -112,12 +112,12 @@ fn next_offset() -> u16 {
 }
 
 /// Whether a GET of this path is answered with 200.
-pub(super) fn is_ready(address: SocketAddr, path: &str) -> bool {
+pub(crate) fn is_ready(address: SocketAddr, path: &str) -> bool {
     get(address, path).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
 /// The whole answer to a GET.
-pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
@@ -130,7 +130,7 @@ pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<String> {
 }
 
 /// The first line that a program prints, for its version.
-pub(super) fn first_line(program: &str, argument: &str) -> String {
+pub(crate) fn first_line(program: &str, argument: &str) -> String {
     let output = Command::new(program).arg(argument).output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

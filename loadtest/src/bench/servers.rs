@@ -11,7 +11,7 @@ use super::processes::{Process, free_port};
 use crate::world::{self, Fault, World};
 
 /// MariaDB and Redis, while they run.
-pub(super) struct Servers {
+pub(crate) struct Servers {
     mysql_port: u16,
     redis_port: u16,
     runtime: tokio::runtime::Runtime,
@@ -22,7 +22,7 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Starts both, and returns when they answer.
-    pub(super) fn start(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn start(folder: &Path) -> io::Result<Self> {
         let mysql_port = free_port()?;
         let redis_port = free_port()?;
         Ok(Self {
@@ -38,12 +38,12 @@ impl Servers {
     }
 
     /// Their processes.
-    pub(super) fn pids(&self) -> [u32; 2] {
+    pub(crate) fn pids(&self) -> [u32; 2] {
         [self.mariadb.pid(), self.redis.pid()]
     }
 
     /// A new database with everybody in it.
-    pub(super) fn database(&mut self, world: World) -> Result<String, Fault> {
+    pub(crate) fn database(&mut self, world: World) -> Result<String, Fault> {
         self.databases += 1;
         let root = format!("mysql://root@127.0.0.1:{}/", self.mysql_port);
         // The one before is done with.
@@ -61,7 +61,7 @@ impl Servers {
     }
 
     /// Redis, emptied.
-    pub(super) fn redis(&self) -> io::Result<String> {
+    pub(crate) fn redis(&self) -> io::Result<String> {
         use std::io::{Read, Write};
         let mut stream = TcpStream::connect(("127.0.0.1", self.redis_port))?;
         stream.write_all(b"FLUSHALL\r\n")?;

@@ -8,12 +8,12 @@ use super::processes::{Process, free_port, is_ready};
 use crate::world::Fault;
 
 /// Signs the tokens of the bench; nobody else's.
-pub(super) const SECRET: &str = "only-the-bench-knows-this-secret-0123456789";
+pub(crate) const SECRET: &str = "only-the-bench-knows-this-secret-0123456789";
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum System {
+pub(crate) enum System {
     /// This repository's gateway.
     Gateway,
     /// The backend it replaces.
@@ -24,25 +24,25 @@ pub(super) enum System {
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
-pub(super) struct Programs {
-    pub(super) gateway: PathBuf,
+pub(crate) struct Programs {
+    pub(crate) gateway: PathBuf,
     /// The folder of `server.mjs`, with its modules installed.
-    pub(super) node: PathBuf,
-    pub(super) socketioxide: PathBuf,
+    pub(crate) node: PathBuf,
+    pub(crate) socketioxide: PathBuf,
 }
 
 /// Running nodes of one system.
-pub(super) struct Nodes {
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) pids: Vec<u32>,
+pub(crate) struct Nodes {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) pids: Vec<u32>,
     _processes: Vec<Process>,
 }
 
 impl System {
-    pub(super) const ALL: [Self; 3] = [Self::Gateway, Self::Node, Self::Socketioxide];
+    pub(crate) const ALL: [Self; 3] = [Self::Gateway, Self::Node, Self::Socketioxide];
 
     /// As it is asked for.
-    pub(super) const fn key(self) -> &'static str {
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::Node => "node",
@@ -51,7 +51,7 @@ impl System {
     }
 
     /// As the tables call it.
-    pub(super) const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::Node => "Node seed",
@@ -60,7 +60,7 @@ impl System {
     }
 
     /// Starts nodes on a core, and returns when all are ready. With Redis they tell each other.
-    pub(super) fn start(
+    pub(crate) fn start(
         self,
         programs: &Programs,
         core: usize,
@@ -109,6 +109,7 @@ impl System {
                     .env("APP_ENV", "production")
                     .env("METRICS_ADDR", format!("127.0.0.1:{}", free_port()?))
                     .env("RATE_LIMIT_EVENTS_PER_SECOND", "1000000")
+                    .env("RATE_LIMIT_REQUESTS_PER_SECOND", "1000000")
                     .env("DRAIN_SECONDS", "1");
                 "/readyz"
             }

@@ -15,8 +15,10 @@ const SECOND: u64 = 1_000_000_000;
 /// The scenario.
 #[derive(Debug, Clone, Copy)]
 pub struct Idle {
-    /// Connections; each is another client's while there are as many.
+    /// Connections, each another client's.
     pub connections: u32,
+    /// The first of them, from 0: so that several generators bring different ones.
+    pub first: u32,
     /// How long they are left alone before they are watched: what opening them cost must be over.
     pub settle: Duration,
     /// How long they are watched: several heartbeats' time, since those come in bursts as the connections did.
@@ -28,8 +30,10 @@ impl Idle {
     pub fn run(self, target: &Target) -> Result<Report, Fault> {
         let world = target.world;
         let mut engine = target.engine()?;
+        let clients = world.clients.max(self.first + self.connections);
+        let client = |number| world.client((self.first + number) % clients + 1);
         let plans = (0..self.connections)
-            .map(|number| target.plan(number as usize, world.client(number % world.clients + 1)))
+            .map(|number| target.plan(number as usize, client(number)))
             .collect::<Result<Vec<_>, _>>()?;
         let before = machine::usage(&target.pids);
         let mut progress = Progress::new("idle");

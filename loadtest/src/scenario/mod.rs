@@ -4,6 +4,7 @@ mod chat;
 mod fanout;
 mod idle;
 mod soak;
+mod spread;
 mod storm;
 mod traffic;
 
@@ -14,6 +15,7 @@ pub use chat::{Chat, Load};
 pub use fanout::Fanout;
 pub use idle::Idle;
 pub use soak::{Sample, Soak};
+pub use spread::Spread;
 pub use storm::Storm;
 
 use crate::machine;

@@ -41,7 +41,8 @@ impl Conversations for SqlStore {
         after: Option<&ConversationCursor>,
         limit: u32,
     ) -> Result<Vec<ConversationRecord>, StoreError> {
-        // The page is cut from the index before anything is joined to it.
+        // The page is cut from the index before anything is joined to it. To SQLite a CROSS JOIN says that it stays in this order:
+        // it would walk all conversations instead, for the sake of theirs.
         let mut page = Query::new("SELECT p.id FROM Conversations p WHERE 1 = 1");
         if viewer.role == Role::User {
             let clients = self.clients_of(viewer.user).await?;
@@ -60,7 +61,7 @@ impl Conversations for SqlStore {
         let query = page.wrap(
             &format!("SELECT {CONVERSATION} FROM ("),
             &format!(
-                ") page JOIN Conversations cv ON cv.id = page.id {} ORDER BY cv.activityMs DESC, cv.id DESC",
+                ") page CROSS JOIN Conversations cv ON cv.id = page.id {} ORDER BY cv.activityMs DESC, cv.id DESC",
                 conversation_joins()
             ),
         );

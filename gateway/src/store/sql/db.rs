@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
+use log::LevelFilter;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
@@ -515,7 +516,9 @@ fn sqlite_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(settings.statement_timeout)
         .statement_cache_capacity(STATEMENT_CACHE)
-        .disable_statement_logging();
+        // At the lowest level, without values: who looks into what is asked can listen (`sqlx::query=trace`).
+        .log_statements(LevelFilter::Trace)
+        .log_slow_statements(LevelFilter::Off, Duration::MAX);
     Ok(Pools::Sqlite {
         reading: pool_options(settings).connect_lazy_with(options.clone()),
         writing: pool_options(settings)

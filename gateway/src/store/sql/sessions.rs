@@ -140,12 +140,15 @@ impl Sessions for SqlStore {
 }
 
 impl SqlStore {
-    /// Deletes rows whose `column` lies before a time. The doubled SELECT is for MySQL, which allows a LIMIT in a
-    /// subquery of IN only one level down.
+    /// Deletes rows whose `column` lies before a time. MySQL would walk the whole table for a subquery in a DELETE, and
+    /// SQLite knows no LIMIT of one.
     async fn prune(&self, table: &str, column: &str, before: i64) -> Result<u64, Fault> {
-        let sql = format!(
-            "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id FROM {table} WHERE {column} < ? LIMIT ?) old)"
-        );
+        let sql = match self.dialect() {
+            Dialect::MySql => format!("DELETE FROM {table} WHERE {column} < ? LIMIT ?"),
+            Dialect::Sqlite => format!(
+                "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < ? LIMIT ?)"
+            ),
+        };
         let query = Query::new(sql).bind(before).bind(PRUNED);
         Ok(self.db.run(query).await?.rows)
     }

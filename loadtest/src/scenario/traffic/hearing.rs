@@ -47,6 +47,10 @@ impl Traffic {
         stream.refused += 1;
         stream.under_way = stream.under_way.saturating_sub(1);
         stream.progress_at = net.now();
+        if let Pace::Turns(limit, step) = self.pace {
+            self.turns_out = self.turns_out.saturating_sub(1);
+            return self.take_turns(net, limit, step);
+        }
         self.fill(net, number);
     }
 
@@ -109,6 +113,11 @@ impl Traffic {
         match self.pace {
             Pace::Closed(_) if how == How::Own => {
                 stream.under_way = stream.under_way.saturating_sub(1);
+            }
+            Pace::Turns(limit, step) if how == How::Own => {
+                stream.under_way = stream.under_way.saturating_sub(1);
+                self.turns_out = self.turns_out.saturating_sub(1);
+                return self.take_turns(net, limit, step);
             }
             Pace::OneAtATime if stamp.number + 1 == stream.sent => {
                 stream.lacking = stream.lacking.saturating_sub(1);

@@ -42,6 +42,9 @@ pub(super) enum Pace {
     Closed(u32),
     /// One under way for each sender; the next once every listener has it.
     OneAtATime,
+    /// So many under way over all senders together; each `messageReceived` makes room for the sender whose turn it is, so
+    /// many senders further on.
+    Turns(u64, u64),
     /// So many a second over all senders, whatever comes back. Times count from when a message was due.
     Open(f64),
 }
@@ -112,8 +115,10 @@ pub(super) struct Traffic {
     peak_rss: u64,
     /// Of the last progress line.
     looked: Mark,
-    /// With `Pace::Open`: how many were due so far.
+    /// With `Pace::Open` and `Pace::Turns`: how many were due so far.
     due: u64,
+    /// With `Pace::Turns`: how many are under way.
+    turns_out: u64,
     last_delivery_at: u64,
     /// When everything sent had come.
     complete_at: Option<u64>,
@@ -154,6 +159,7 @@ impl Traffic {
             peak_rss: 0,
             looked: Mark::default(),
             due: 0,
+            turns_out: 0,
             last_delivery_at: 0,
             complete_at: None,
             gave_up: 0,
@@ -216,6 +222,7 @@ impl Traffic {
         if self.phase != Phase::Drain {
             match self.pace {
                 Pace::Open(rate) => self.send_due(net, rate),
+                Pace::Turns(limit, step) => self.wake_turns(net, limit, step),
                 Pace::Closed(_) | Pace::OneAtATime => self.wake_stalled(net),
             }
         }

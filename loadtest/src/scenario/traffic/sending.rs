@@ -34,6 +34,25 @@ impl Traffic {
         }
     }
 
+    /// With `Pace::Turns`: sends where there is room, and gives up all that is under way once nothing comes any more.
+    pub(super) fn wake_turns(&mut self, net: &mut Net, limit: u64, step: u64) {
+        let since = self.last_delivery_at.max(self.begun_at);
+        if self.turns_out > 0 && net.now() > since + PATIENCE {
+            self.gave_up += self.turns_out;
+            self.turns_out = 0;
+        }
+        self.take_turns(net, limit, step);
+    }
+
+    pub(super) fn take_turns(&mut self, net: &mut Net, limit: u64, step: u64) {
+        while self.turns_out < limit && self.phase != Phase::Drain {
+            let stream = (self.due * step % self.streams.len() as u64) as usize;
+            self.due += 1;
+            self.turns_out += 1;
+            self.send(net, stream, net.now());
+        }
+    }
+
     /// Sends where there is room, and gives up what does not come back.
     pub(super) fn wake_stalled(&mut self, net: &mut Net) {
         let now = net.now();
@@ -51,7 +70,7 @@ impl Traffic {
         let room = match self.pace {
             Pace::Closed(room) => room,
             Pace::OneAtATime => 1,
-            Pace::Open(_) => 0,
+            Pace::Open(_) | Pace::Turns(..) => 0,
         };
         if self.phase == Phase::Drain {
             return;
