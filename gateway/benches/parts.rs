@@ -13,6 +13,7 @@ use divan::{AllocProfiler, Bencher};
 use gateway::bus::redis::{Commands, RedisBus, RedisBusSettings, RedisSettings};
 use gateway::bus::{Bus, Mark, Place, Publication};
 use gateway::hub::{Hub, Member, Outgoing, Share, Source};
+use gateway::realtime::Unsent;
 use serde_json::value::RawValue;
 use shared::envelope::Position;
 use shared::protocol::socket_io::{self, Args, MAIN_NAMESPACE};
@@ -100,7 +101,7 @@ fn encode_plain_event(bencher: Bencher<'_, '_>, text: usize) {
 struct Counter(AtomicUsize);
 
 impl Member for Counter {
-    fn deliver(&self, _outgoing: &Arc<Outgoing>) -> Share {
+    fn deliver(&self, _outgoing: &Arc<Outgoing>, _unsent: &mut Unsent) -> Share {
         self.0.fetch_add(1, Ordering::Relaxed);
         Share::Common
     }
@@ -135,7 +136,7 @@ fn hub_fan_out_to_10_000(bencher: Bencher<'_, '_>, rooms: i64) {
     let source = Source::Order(Mark { place, delivery: 0 });
     bencher
         .counter(ItemsCount::new(MEMBERS))
-        .bench(|| hub.deliver(black_box(&delivery), source));
+        .bench(|| hub.deliver(black_box(&delivery), source, &mut Unsent::default()));
 }
 
 /// One call of the publish script, with so many messages of as many conversations.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use allocation_counter::measure;
 use gateway::bus::{Mark, Place};
 use gateway::hub::{Hub, Member, Outgoing, Share, Source};
+use gateway::realtime::Unsent;
 use serde_json::value::RawValue;
 use shared::protocol::socket_io::{self, Args, MAIN_NAMESPACE};
 use shared::protocol::{engine_io, plain};
@@ -85,7 +86,7 @@ fn writing_into_a_buffer_that_is_long_enough_allocates_nothing() {
 struct Counter(AtomicUsize);
 
 impl Member for Counter {
-    fn deliver(&self, _outgoing: &Arc<Outgoing>) -> Share {
+    fn deliver(&self, _outgoing: &Arc<Outgoing>, _unsent: &mut Unsent) -> Share {
         self.0.fetch_add(1, Ordering::Relaxed);
         Share::Common
     }
@@ -116,7 +117,12 @@ fn delivery(members: usize) -> (u64, u64) {
     };
     let source = Source::Order(Mark { place, delivery: 0 });
     let count = |delivery: &Delivery| {
-        allocations(|| assert_eq!(black_box(hub.deliver(delivery, source)), members))
+        allocations(|| {
+            assert_eq!(
+                black_box(hub.deliver(delivery, source, &mut Unsent::default())),
+                members
+            )
+        })
     };
     // What is set up once for the whole program is not the delivery's.
     count(&one);

@@ -328,7 +328,10 @@ fn write_head(out: &mut String, kind: char, namespace: &str, id: Option<u64>, at
 /// Writes a JSON string.
 pub(super) fn write_string(out: &mut String, text: &str) {
     // Names and places in the order of things, as they come: there is nothing to escape (RFC 8259, section 7).
-    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+    if !text
+        .bytes()
+        .any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+    {
         out.push('"');
         out.push_str(text);
         out.push('"');
