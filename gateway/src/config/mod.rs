@@ -8,7 +8,7 @@ mod settings;
 
 pub use origins::Origins;
 pub use reader::ConfigError;
-pub use secret::{MIN_SECRET_BYTES, Secret};
+pub use secret::{MIN_SECRET_BYTES, Secret, write_private};
 pub use settings::{Default as SettingDefault, SETTINGS, Setting, help};
 
 use std::collections::BTreeMap;

@@ -99,7 +99,7 @@ settings! {
     JWT_SECRET = Default::None("none; development makes one and keeps it beside the SQLite file"), SECRET,
         "signs access tokens (HS256); the same on every node, at least 32 bytes in production";
     JWT_PREVIOUS_SECRETS = Default::None("none"), SECRET,
-        "comma-separated secrets that are still accepted, for rotation";
+        "comma-separated secrets that are accepted as well, for rotation: gateway rotate-secret says how";
     REFRESH_TOKEN_DAYS = Default::Is("30"), OPEN,
         "days after which a session ends that is not refreshed";
     CORS_ORIGINS = Default::None("any in development, none in production"), OPEN,
