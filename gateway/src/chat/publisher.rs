@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{Histogram, counter, histogram};
 use shared::envelope::Position;
 use shared::{ConversationId, Envelope, ErrorCode, EventSeq};
 use tokio::sync::mpsc;
@@ -56,8 +56,8 @@ pub(super) struct Outgoing {
     pub(super) outbox: Vec<OutboxId>,
 }
 
-/// A commit in the queue, with its place there.
-type Queued = (Outgoing, Pass);
+/// A commit in the queue, with its place there, and since when it is on its way.
+type Queued = (Outgoing, Pass, Instant);
 
 /// The way to the bus. Cheap to clone; its tasks end when the last clone is dropped.
 #[derive(Clone)]
@@ -83,6 +83,7 @@ impl Publisher {
             store: store.clone(),
             bus: bus.clone(),
             is_failing: is_failing.clone(),
+            took: histogram!(names::PUBLISH),
         });
         let tasks = vec![
             tokio::spawn(worker.clone().run(outgoing, struck)),
@@ -108,6 +109,7 @@ impl Publisher {
         if outgoing.envelopes.is_empty() {
             return;
         }
+        let since = Instant::now();
         let place = if self.is_failing.load(Ordering::Relaxed) {
             self.commits.enter()
         } else {
@@ -115,7 +117,7 @@ impl Publisher {
         };
         if let Ok(place) = place {
             // An error means that the publisher has ended.
-            let _ = self.queue.send((outgoing, place)).await;
+            let _ = self.queue.send((outgoing, place, since)).await;
         }
     }
 
@@ -140,6 +142,8 @@ struct Worker {
     bus: Arc<dyn Bus>,
     /// See [`Publisher`].
     is_failing: Arc<AtomicBool>,
+    /// How long commits take to be out.
+    took: Histogram,
 }
 
 impl Worker {
@@ -158,7 +162,7 @@ impl Worker {
     async fn publish_commits(&self, commits: &[Queued], struck: &mpsc::Sender<Vec<OutboxId>>) {
         let publications: Vec<_> = commits
             .iter()
-            .flat_map(|(commit, _)| &commit.envelopes)
+            .flat_map(|(commit, ..)| &commit.envelopes)
             .map(publication)
             .collect();
         let outcomes = match self.publish(&publications).await {
@@ -168,10 +172,11 @@ impl Worker {
         self.is_failing.store(false, Ordering::Relaxed);
         let mut out = Vec::new();
         let mut rest = outcomes.as_slice();
-        for (commit, _) in commits {
+        for (commit, _, since) in commits {
             let (own, others) = rest.split_at(commit.envelopes.len().min(rest.len()));
             rest = others;
             if own.iter().all(|outcome| is_out(*outcome)) {
+                self.took.record(since.elapsed());
                 out.extend_from_slice(&commit.outbox);
             }
         }
@@ -508,6 +513,7 @@ mod tests {
             store: store.clone(),
             bus: bus.clone(),
             is_failing: Arc::default(),
+            took: histogram!(names::PUBLISH),
         };
         let outcomes = worker.publish(&publications).await.unwrap();
         store.close().await;

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
-use shared::{ErrorCode, SocketId};
+use metrics::{Counter, Histogram, counter, histogram};
+use shared::{ErrorCode, SenderType, SocketId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -80,6 +80,7 @@ impl Writers {
                     publisher: publisher.clone(),
                     admit: admit.clone(),
                     jobs,
+                    measures: Measures::new(),
                 };
                 (queue, tokio::spawn(writer.run()))
             })
@@ -145,6 +146,36 @@ struct Writer {
     publisher: Publisher,
     admit: Arc<Admission>,
     jobs: mpsc::Receiver<Job>,
+    measures: Measures,
+}
+
+/// What is counted of every message.
+struct Measures {
+    queue: Histogram,
+    commit: Histogram,
+    batch: Histogram,
+    by_clients: Counter,
+    by_agents: Counter,
+}
+
+impl Measures {
+    fn new() -> Self {
+        let stored = |side: SenderType| counter!(names::MESSAGES, "sender_type" => side.as_str());
+        Self {
+            queue: histogram!(names::QUEUE_WAIT),
+            commit: histogram!(names::COMMIT),
+            batch: histogram!(names::COMMIT_BATCH_SIZE),
+            by_clients: stored(SenderType::Client),
+            by_agents: stored(SenderType::Agency),
+        }
+    }
+
+    fn stored(&self, side: SenderType) {
+        match side {
+            SenderType::Client => self.by_clients.increment(1),
+            SenderType::Agency => self.by_agents.increment(1),
+        }
+    }
 }
 
 impl Writer {
@@ -163,7 +194,9 @@ impl Writer {
             Vec::with_capacity(batch.len()),
         );
         for job in batch {
-            if job.since.elapsed() > PATIENCE {
+            let waited = job.since.elapsed();
+            self.measures.queue.record(waited);
+            if waited > PATIENCE {
                 (job.waiting.done)(Err(overdue()));
             } else {
                 messages.push(job.message);
@@ -188,9 +221,9 @@ impl Writer {
     async fn append(&self, messages: &[NewMessage]) -> Result<AppendOutcome, StoreError> {
         let begun = Instant::now();
         let outcome = self.store.append(messages, &*self.admit).await;
-        histogram!(names::COMMIT).record(begun.elapsed().as_secs_f64());
+        self.measures.commit.record(begun.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        histogram!(names::COMMIT_BATCH_SIZE).record(messages.len() as f64);
+        self.measures.batch.record(messages.len() as f64);
         outcome
     }
 
@@ -217,8 +250,7 @@ impl Writer {
         };
         for ((message, waiting), result) in messages.iter().zip(waiting).zip(outcome.results) {
             if let Ok(Appended::New(logged)) = &result {
-                counter!(names::MESSAGES, "sender_type" => message.role.side().as_str())
-                    .increment(1);
+                self.measures.stored(message.role.side());
                 match events::envelope(logged, waiting.origin.as_ref(), message.at.unix_millis()) {
                     Ok(envelope) => outgoing.envelopes.push(Arc::new(envelope)),
                     Err(failure) => {

@@ -4,3 +4,5 @@
 pub mod exporter;
 pub mod log;
 pub mod metrics;
+pub mod pool;
+mod process;

@@ -19,6 +19,7 @@ use super::query::{MySqlConn, Query, Row, SqliteConn};
 use super::transaction::ATTEMPTS;
 use crate::gate::{Gate, Pass};
 use crate::store::{InvalidUrl, Settings};
+use crate::telemetry::pool::PoolMeter;
 
 /// Prepared statements a connection keeps: all of this program's, each in its few lengths, fit.
 const STATEMENT_CACHE: usize = 256;
@@ -41,6 +42,9 @@ const IDLE_SECONDS: u64 = 60;
 /// The pools of one database.
 pub(super) struct Db {
     pools: Pools,
+    /// What is told of the pools; `writing` is SQLite's.
+    reading: PoolMeter,
+    writing: PoolMeter,
     /// For one statement, on this side; the server is told to give up first.
     pub(super) timeout: Duration,
     /// How long a call waits for a connection.
@@ -105,8 +109,12 @@ pub(super) enum Inner {
 }
 
 impl Db {
-    /// Reads an address and makes the pools. Nothing is connected yet.
-    pub(super) fn open(url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
+    /// Reads an address and makes the pools. Nothing is connected yet. `name` is what metrics call it.
+    pub(super) fn open(
+        url: &str,
+        settings: &Settings,
+        name: &'static str,
+    ) -> Result<Self, InvalidUrl> {
         let pools = if url.starts_with("mysql://") || url.starts_with("mariadb://") {
             mysql_pools(url, settings)?
         } else if url.starts_with("sqlite:") {
@@ -118,6 +126,8 @@ impl Db {
         };
         Ok(Self {
             pools,
+            reading: PoolMeter::new(name),
+            writing: PoolMeter::new("database_writer"),
             timeout: settings.statement_timeout + Duration::from_millis(500),
             acquire_timeout: settings.acquire_timeout,
             calls: Gate::new(
@@ -239,12 +249,12 @@ impl Db {
 
     async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let inner = match &self.pools {
-            Pools::MySql(pool, _) => Inner::MySql(acquire(pool, by).await?),
+            Pools::MySql(pool, _) => Inner::MySql(acquire(pool, by, &self.reading).await?),
             Pools::Sqlite {
                 reading, options, ..
             } => {
                 make_folder(options.get_filename())?;
-                Inner::Sqlite(acquire(reading, by).await?)
+                Inner::Sqlite(acquire(reading, by, &self.reading).await?)
             }
         };
         Ok(self.conn(inner, place))
@@ -258,7 +268,7 @@ impl Db {
             return self.reader(by, place).await;
         };
         make_folder(options.get_filename())?;
-        let inner = Inner::Sqlite(acquire(writing, by).await?);
+        let inner = Inner::Sqlite(acquire(writing, by, &self.writing).await?);
         Ok(self.conn(inner, place))
     }
 
@@ -275,7 +285,19 @@ impl Db {
 
 /// Waits for a connection. A server that lets nobody in just now is asked again: one that restarts is back in a moment,
 /// and where it has too many connections, one of ours will do.
-async fn acquire<D: Database>(pool: &Pool<D>, by: Instant) -> Result<PoolConnection<D>, Fault> {
+async fn acquire<D: Database>(
+    pool: &Pool<D>,
+    by: Instant,
+    meter: &PoolMeter,
+) -> Result<PoolConnection<D>, Fault> {
+    let begun = Instant::now();
+    let answer = acquire_by(pool, by).await;
+    let (size, idle) = (pool.size() as usize, pool.num_idle());
+    meter.asked(begun.elapsed(), size.saturating_sub(idle), idle);
+    answer
+}
+
+async fn acquire_by<D: Database>(pool: &Pool<D>, by: Instant) -> Result<PoolConnection<D>, Fault> {
     loop {
         let answer = timeout_at(by, pool.acquire()).await;
         match answer
