@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::gate::{Gate, Pass};
 use crate::store::{Logged, OutboxEntry, OutboxId, SharedStore};
 use crate::telemetry::metrics as names;
+use crate::telemetry::trace::Trace;
 
 /// How old an outbox entry is before somebody other than its writer publishes it: well above the time a living writer
 /// takes to publish and strike it.
@@ -54,6 +55,8 @@ pub(super) struct Outgoing {
     pub(super) envelopes: Vec<Arc<Envelope>>,
     /// The entries to strike once all are out.
     pub(super) outbox: Vec<OutboxId>,
+    /// The spans of those that are traced: they end when this is let go of, which is when all are out.
+    pub(super) traces: Vec<Trace>,
 }
 
 /// A commit in the queue, with its place there, and since when it is on its way.
@@ -129,6 +132,7 @@ impl Publisher {
                 self.publish(Outgoing {
                     envelopes: vec![Arc::new(envelope)],
                     outbox,
+                    traces: Vec::new(),
                 })
                 .await;
             }
@@ -167,7 +171,12 @@ impl Worker {
             .collect();
         let outcomes = match self.publish(&publications).await {
             Ok(outcomes) => outcomes,
-            Err(failure) => return self.failed(&failure),
+            Err(failure) => {
+                for trace in commits.iter().flat_map(|(commit, ..)| &commit.traces) {
+                    trace.fail(failure.code.as_str());
+                }
+                return self.failed(&failure);
+            }
         };
         self.is_failing.store(false, Ordering::Relaxed);
         let mut out = Vec::new();
@@ -530,8 +539,10 @@ mod tests {
                 deliveries: Vec::new(),
                 sent_at: 0,
                 closes: None,
+                trace: None,
             })],
             outbox: Vec::new(),
+            traces: Vec::new(),
         }
     }
 

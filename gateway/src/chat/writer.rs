@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::gate::{Full, Gate, Pass};
 use crate::store::{Admission, AppendOutcome, Appended, NewMessage, SharedStore, StoreError};
 use crate::telemetry::metrics as names;
+use crate::telemetry::trace::Trace;
 
 /// The most messages one transaction takes: beyond it a transaction gets longer, not cheaper for each message.
 const MAX_BATCH: usize = 256;
@@ -50,6 +51,8 @@ struct Waiting {
     /// The socket it came from, which hears `messageReceived`.
     origin: Option<SocketId>,
     done: Done,
+    /// From taking the message in to answering its sender.
+    trace: Trace,
     /// The message's place among those under way, and its bytes', until it is answered.
     _places: (Pass, Pass),
 }
@@ -99,9 +102,19 @@ impl Writers {
     /// Hands a message in; messages handed in one after another to one conversation are stored in that order.
     /// Never waits: where too many do, `done` is called at once.
     pub(super) fn submit(&self, message: NewMessage, origin: Option<SocketId>, done: Done) {
+        let trace = Trace::begin(
+            "message",
+            &[
+                ("chat.conversation", message.conversation.get()),
+                ("chat.sender", message.sender.get()),
+            ],
+        );
         let places = match self.places(&message) {
             Ok(places) => places,
-            Err(full) => return done(Err(full.into())),
+            Err(full) => {
+                trace.fail(ErrorCode::ServiceUnavailable.as_str());
+                return done(Err(full.into()));
+            }
         };
         let shard =
             usize::try_from(message.conversation.get()).unwrap_or_default() % self.queues.len();
@@ -110,6 +123,7 @@ impl Writers {
             waiting: Waiting {
                 origin,
                 done,
+                trace,
                 _places: places,
             },
             since: Instant::now(),
@@ -119,6 +133,9 @@ impl Writers {
             Err(TrySendError::Full(job)) => (job, self.messages.refuse().into()),
             Err(TrySendError::Closed(job)) => (job, going()),
         };
+        job.waiting
+            .trace
+            .fail(ErrorCode::ServiceUnavailable.as_str());
         (job.waiting.done)(Err(failure));
     }
 
@@ -139,6 +156,15 @@ fn overdue() -> Failure {
 /// A writer is gone: its node is going.
 fn going() -> Failure {
     Failure::new(ErrorCode::ServiceUnavailable, "this node is going away")
+}
+
+/// Tells traces of a transaction that is over, well or not.
+fn committed(waiting: &[Waiting], begun: Instant) {
+    let batch = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
+    for waiting in waiting {
+        let batch = [("chat.batch", batch)];
+        waiting.trace.stage("message.commit", begun, &batch);
+    }
 }
 
 struct Writer {
@@ -196,7 +222,11 @@ impl Writer {
         for job in batch {
             let waited = job.since.elapsed();
             self.measures.queue.record(waited);
+            job.waiting.trace.stage("message.queue", job.since, &[]);
             if waited > PATIENCE {
+                job.waiting
+                    .trace
+                    .fail(ErrorCode::ServiceUnavailable.as_str());
                 (job.waiting.done)(Err(overdue()));
             } else {
                 messages.push(job.message);
@@ -206,12 +236,17 @@ impl Writer {
         if messages.is_empty() {
             return;
         }
-        match self.append(&messages).await {
+        let begun = Instant::now();
+        let outcome = self.append(&messages).await;
+        committed(&waiting, begun);
+        match outcome {
             Err(StoreError::Internal(_) | StoreError::Unstorable(_)) if messages.len() > 1 => {
                 for (message, waiting) in messages.into_iter().zip(waiting) {
-                    let message = [message];
+                    let (message, waiting) = ([message], vec![waiting]);
+                    let begun = Instant::now();
                     let outcome = self.append(&message).await;
-                    self.finish(&message, vec![waiting], outcome).await;
+                    committed(&waiting, begun);
+                    self.finish(&message, waiting, outcome).await;
                 }
             }
             outcome => self.finish(&messages, waiting, outcome).await,
@@ -239,6 +274,7 @@ impl Writer {
             Err(error) => {
                 let failure = Failure::from(error);
                 for waiting in waiting {
+                    waiting.trace.fail(failure.code.as_str());
                     (waiting.done)(Err(failure.clone()));
                 }
                 return;
@@ -247,19 +283,31 @@ impl Writer {
         let mut outgoing = Outgoing {
             envelopes: Vec::with_capacity(messages.len()),
             outbox: outcome.outbox,
+            traces: Vec::new(),
         };
         for ((message, waiting), result) in messages.iter().zip(waiting).zip(outcome.results) {
             if let Ok(Appended::New(logged)) = &result {
                 self.measures.stored(message.role.side());
                 match events::envelope(logged, waiting.origin.as_ref(), message.at.unix_millis()) {
-                    Ok(envelope) => outgoing.envelopes.push(Arc::new(envelope)),
+                    Ok(mut envelope) => {
+                        let publish = waiting.trace.outgoing("message.publish");
+                        envelope.trace = publish.traceparent();
+                        outgoing.envelopes.push(Arc::new(envelope));
+                        if publish.is_on() {
+                            outgoing.traces.push(publish);
+                        }
+                    }
                     Err(failure) => {
                         failure.log();
                         outgoing.outbox.clear();
                     }
                 }
             }
-            (waiting.done)(result.map_err(Failure::from));
+            let result = result.map_err(Failure::from);
+            if let Err(failure) = &result {
+                waiting.trace.fail(failure.code.as_str());
+            }
+            (waiting.done)(result);
         }
         self.publisher.publish(outgoing).await;
     }

@@ -110,6 +110,14 @@ settings! {
         "pretty or json";
     RUST_LOG = Default::Is("info"), OPEN,
         "what is logged: a level, or directives such as info,gateway=debug";
+    OTEL_EXPORTER_OTLP_ENDPOINT = Default::None("none: no traces"), OPEN,
+        "http:// or https:// address of a collector of traces (OTLP over HTTP)";
+    OTEL_SERVICE_NAME = Default::Is("chat-gateway"), OPEN,
+        "what traces call this program";
+    OTEL_TRACES_SAMPLER = Default::Is("parentbased_always_on"), OPEN,
+        "which traces are kept: always_on, always_off, traceidratio, or one of these with parentbased_ before it";
+    OTEL_TRACES_SAMPLER_ARG = Default::Is("1"), OPEN,
+        "for traceidratio: the share of traces that is kept, 0 to 1";
     PING_INTERVAL_MS = Default::Is("25000"), OPEN,
         "Engine.IO heartbeat: time between pings";
     PING_TIMEOUT_MS = Default::Is("20000"), OPEN,

@@ -230,6 +230,7 @@ mod tests {
                 }],
                 sent_at: 0,
                 closes: Some(ROOM),
+                trace: None,
             }),
             begins_at: None,
         }

@@ -15,6 +15,7 @@ use crate::bus::{Incoming, Mark, Place};
 use crate::hub::{Member, Source};
 use crate::realtime::Unsent;
 use crate::telemetry::metrics as names;
+use crate::telemetry::trace::Trace;
 
 /// How much of what the bus brings is put into the outboxes before they are written to, where it brings more than one thing
 /// at a time: a socket that is to hear many of them is written to once. Beyond so many another write costs nothing.
@@ -155,6 +156,7 @@ impl<M: Member> Pump<M> {
 
     fn deliver(&mut self, envelope: &Envelope, source: &dyn Fn(u32) -> Source) {
         let begun = Instant::now();
+        let trace = Trace::heard(envelope.trace.as_deref(), "message.deliver", &[]);
         let hub = &self.relay.hub;
         let mut reached = 0;
         for (delivery, number) in envelope.deliveries.iter().zip(0..) {
@@ -162,6 +164,9 @@ impl<M: Member> Pump<M> {
             self.lapses.note(delivery);
         }
         self.measures.deliver.record(begun.elapsed());
+        trace.tell("chat.sockets", || {
+            i64::try_from(reached).unwrap_or(i64::MAX)
+        });
         if envelope.position.is_some() && reached > 0 {
             // Clocks of two nodes may differ: what would be negative is none.
             let millis = u32::try_from(Timestamp::now().unix_millis() - envelope.sent_at)

@@ -200,6 +200,8 @@ metrics_table! {
         "Connections that this node keeps, when one was last asked for.";
     POOL_WAIT = "chat_pool_wait_seconds", Kind::Histogram(SHORT), &[these("pool", POOLS)],
         "From asking for a connection to having one, or giving up.";
+    TRACE_EXPORTS = "chat_trace_exports_total", Kind::Counter, &[these("result", &["ok", "failed"])],
+        "Batches of spans sent to the collector of traces.";
     BUILD_INFO = "chat_build_info", Kind::Gauge, &[words("version", "the version")],
         "1: which program this is.";
     RUNTIME_WORKERS = "chat_runtime_workers", Kind::Gauge, &[],
