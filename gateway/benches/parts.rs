@@ -178,6 +178,7 @@ fn publish_script(bencher: Bencher<'_, '_>, messages: i64) {
                     }],
                     sent_at: 0,
                     closes: None,
+                    trace: None,
                 }),
                 begins_at: None,
             };

@@ -38,6 +38,7 @@ async fn run(command: Command, config: Config) -> Result<ExitCode, Box<dyn std::
                 app::create_admin(&config, &arguments, &password).await?
             );
         }
+        Command::RotateSecret(arguments) => cli::rotate_secret(&config, &arguments)?,
         Command::Health => cli::health(&config).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -157,6 +157,7 @@ fn envelope(position: Option<Position>, rooms: &[Room]) -> Publication {
             }],
             sent_at: 0,
             closes: None,
+            trace: None,
         }),
         begins_at: None,
     }

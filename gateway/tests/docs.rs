@@ -36,6 +36,20 @@ fn the_readme_lists_every_setting_as_help_does() {
 }
 
 #[test]
+fn the_metrics_page_is_the_table() {
+    let page = read("docs/metrics.md");
+    let begin = page.find("| metric |").unwrap();
+    let table = &page[begin..];
+    let end = table.find("\n\n").map_or(table.len(), |end| end + 1);
+    let wanted = gateway::telemetry::metrics::page_table();
+    // What to put into the page.
+    assert!(
+        table[..end] == wanted,
+        "docs/metrics.md should have:\n{wanted}"
+    );
+}
+
+#[test]
 fn the_events_page_names_every_event_and_every_code_of_sockets() {
     let page = read("docs/events.md");
     for name in command::name::ALL.iter().chain(event::name::ALL) {

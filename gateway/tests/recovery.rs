@@ -41,6 +41,7 @@ fn publication(seq: i64, rooms: &[Room], data: &Value) -> Publication {
             }],
             sent_at: 0,
             closes: None,
+            trace: None,
         }),
         begins_at: Some(event_seq),
     }

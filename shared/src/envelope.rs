@@ -20,6 +20,9 @@ pub struct Envelope {
     /// A room that is no more once this was delivered: a deleted conversation's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closes: Option<Room>,
+    /// The span that publishes it, where the change is traced: a `traceparent` (W3C Trace Context, section 3.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Box<str>>,
 }
 
 /// A place in a conversation's log.
@@ -112,4 +115,21 @@ pub enum RevocationScope {
     Token(String),
     /// All, but those that bear this `sid`, or, of those without one, the one with this SHA-256 in hex.
     AllBut(Option<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_that_is_not_traced_is_as_it_was_before_there_were_traces() {
+        let before = r#"{"position":{"conversation":1,"event_seq":2},"deliveries":[],"sent_at":3}"#;
+        let mut envelope: Envelope = serde_json::from_str(before).unwrap();
+        assert_eq!(envelope.trace, None);
+        assert_eq!(serde_json::to_string(&envelope).unwrap(), before);
+        envelope.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
+        let traced = serde_json::to_string(&envelope).unwrap();
+        let read: Envelope = serde_json::from_str(&traced).unwrap();
+        assert_eq!(read.trace, envelope.trace);
+    }
 }

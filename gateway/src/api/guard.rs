@@ -19,6 +19,7 @@ use crate::config::AppEnv;
 use crate::failure::Failure;
 use crate::gate::{Full, Gate, Pass};
 use crate::telemetry::metrics as names;
+use crate::telemetry::trace::{self, FutureExt as _};
 
 /// How long a request may take, from its head to its answer: as long as proxies commonly wait.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,6 +74,10 @@ pub(super) async fn guard(
     let is_probe = route
         .as_ref()
         .is_some_and(|route| NEVER_REFUSED.contains(&route.as_str()));
+    let span = route
+        .as_ref()
+        .filter(|_| !is_probe)
+        .and_then(|route| trace::request(request.headers(), method, route.as_str()));
     let place = if is_probe {
         Ok(None)
     } else {
@@ -85,7 +90,11 @@ pub(super) async fn guard(
             }
             // What a handler shares with others is behind locks that don't poison, and is changed in whole steps.
             let call = AssertUnwindSafe(next.run(request)).catch_unwind();
-            match timeout(guard.patience, call).await {
+            let answer = match &span {
+                Some(span) => timeout(guard.patience, call.with_context(span.clone())).await,
+                None => timeout(guard.patience, call).await,
+            };
+            match answer {
                 Ok(Ok(response)) => response,
                 // The hook has written the panic down where it happened.
                 Ok(Err(_)) => Failure::internal("a handler panicked").into_response(),
@@ -99,6 +108,9 @@ pub(super) async fn guard(
         .as_ref()
         .map_or("unmatched", MatchedPath::as_str)
         .to_owned();
+    if let Some(span) = &span {
+        trace::answered(span, response.status().as_u16());
+    }
     let status = response.status().as_u16().to_string();
     counter!(names::HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status).increment(1);
     histogram!(names::HTTP_DURATION, "method" => method, "route" => route)

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::listener;
 use crate::store::{InvalidUrl, StoreError};
 use crate::telemetry::exporter::{self, ExporterError};
+use crate::telemetry::trace;
 use node::Node;
 pub use node::open_store;
 use welcome::Welcome;
@@ -71,6 +72,12 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         Some(address) => Some(exporter::start(address, CancellationToken::new()).await?),
         None => None,
     };
+    if let Some(tracing) = &config.tracing {
+        trace::start(tracing).map_err(|reason| StartError::Setting {
+            setting: "OTEL_EXPORTER_OTLP_ENDPOINT",
+            reason,
+        })?;
+    }
     let (host, _) = config.local_address();
     let welcome = Welcome {
         host,
@@ -119,6 +126,7 @@ pub async fn serve(config: Config) -> Result<(), StartError> {
         let _ = serving.await;
     }
     node.finish().await;
+    trace::finish().await;
     tracing::info!("ended");
     Ok(())
 }

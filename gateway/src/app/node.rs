@@ -155,6 +155,7 @@ impl Node {
         )));
 
         let connections = Connections::new(config.limits.connects_per_second);
+        tasks.push(tokio::spawn(connections.clone().measure(stop.clone())));
         let router = api::router(
             api::State {
                 chat,

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use crate::store::Viewer;
 
 /// How long an access token is good after it was issued. Also the most that is believed of somebody else's token, whatever
 /// its `exp`: a revocation is remembered for as long.
-pub(super) const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
+pub const ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 
 /// More than any token of these claims needs (an e-mail address is 255 characters at most), and little enough that nobody
 /// makes a node hash megabytes.
@@ -76,11 +78,33 @@ fn session_began(id: &str) -> Option<Timestamp> {
     DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos).map(Timestamp)
 }
 
+/// Bytes of a secret's hash in its id: more than enough to tell a handful of secrets apart, and no help in guessing one.
+const KEY_ID_BYTES: usize = 6;
+
+/// A secret's name, the `kid` in the header of the tokens it signs (RFC 7515, section 4.1.4): a piece of its hash, so that
+/// every node calls it the same, and no secret itself.
+pub fn key_id(secret: &Secret) -> String {
+    // The prefix keeps the name apart from whatever else hashes the same secret.
+    let hash = Sha256::new()
+        .chain_update("chat-gateway kid\0")
+        .chain_update(secret.expose())
+        .finalize();
+    URL_SAFE_NO_PAD.encode(&hash[..KEY_ID_BYTES])
+}
+
+/// A secret that tokens may be signed with.
+struct AcceptedKey {
+    id: String,
+    key: DecodingKey,
+}
+
 /// Makes and reads access tokens.
 pub struct AccessTokens {
     signing: EncodingKey,
-    /// The signing secret's first, then those of before the last rotation.
-    accepted: Vec<DecodingKey>,
+    /// What every token made here begins with.
+    header: Header,
+    /// The signing secret's first, then those of a rotation under way, and the old system's.
+    accepted: Vec<AcceptedKey>,
     validation: Validation,
 }
 
@@ -96,9 +120,16 @@ impl AccessTokens {
         validation.leeway = 0;
         Self {
             signing: EncodingKey::from_secret(secret.expose().as_bytes()),
+            header: Header {
+                kid: Some(key_id(secret)),
+                ..Header::new(Algorithm::HS256)
+            },
             accepted: std::iter::once(secret)
                 .chain(previous)
-                .map(|secret| DecodingKey::from_secret(secret.expose().as_bytes()))
+                .map(|secret| AcceptedKey {
+                    id: key_id(secret),
+                    key: DecodingKey::from_secret(secret.expose().as_bytes()),
+                })
                 .collect(),
             validation,
         }
@@ -115,8 +146,7 @@ impl AccessTokens {
             exp: issued + ACCESS_TOKEN_LIFE.as_secs().cast_signed(),
             sid: session,
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
-            .map_err(Failure::internal)
+        jsonwebtoken::encode(&self.header, &claims, &self.signing).map_err(Failure::internal)
     }
 
     /// Reads a token: `INVALID_TOKEN` where nobody here signed it or it lacks a claim, `TOKEN_EXPIRED` from the moment of
@@ -150,8 +180,15 @@ impl AccessTokens {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
         }
-        for key in &self.accepted {
-            match jsonwebtoken::decode::<Claims>(token, key, &self.validation) {
+        // Whoever did not make the token here (the old system) names no key, or one of its own: then any may fit.
+        let kid = jsonwebtoken::decode_header(token).ok()?.kid;
+        let named = self
+            .accepted
+            .iter()
+            .find(|key| Some(&key.id) == kid.as_ref());
+        let candidates = named.map_or(&self.accepted[..], std::slice::from_ref);
+        for candidate in candidates {
+            match jsonwebtoken::decode::<Claims>(token, &candidate.key, &self.validation) {
                 Ok(data) => return Some(data.claims),
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
                 Err(_) => return None,
@@ -238,8 +275,6 @@ impl NumericDate {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
     use super::*;
@@ -317,6 +352,60 @@ mod tests {
             assert_eq!(identity.token_hash.len(), 64);
             assert_eq!(identity.signed_in_at(), now());
         }
+    }
+
+    #[test]
+    fn a_token_names_its_key_and_is_read_by_that_one_alone() {
+        let token = tokens().issue(&user(), "s", now()).unwrap();
+        let kid = jsonwebtoken::decode_header(&token).unwrap().kid.unwrap();
+        assert_eq!(kid, key_id(&Secret::new("current")));
+        assert_eq!(kid.len(), 8);
+        assert!(!kid.contains("current"));
+        assert_ne!(kid, key_id(&Secret::new("previous")));
+
+        let with_kid = |kid: &str, secret: &str| {
+            let header = Header {
+                kid: Some(kid.to_owned()),
+                ..Header::new(Algorithm::HS256)
+            };
+            let key = EncodingKey::from_secret(secret.as_bytes());
+            jsonwebtoken::encode(&header, &claims(), &key).unwrap()
+        };
+        // A key that the token names and that did not sign it: no other is tried.
+        assert_eq!(code(&with_kid(&kid, "previous")), ErrorCode::InvalidToken);
+        // A name that nobody here gave: any key may have signed it, and a stranger's is none of them.
+        for secret in ["current", "previous"] {
+            assert!(tokens().read(&with_kid("key-1", secret), now()).is_ok());
+        }
+        assert_eq!(
+            code(&with_kid("key-1", "stranger")),
+            ErrorCode::InvalidToken
+        );
+    }
+
+    #[test]
+    fn a_rotation_in_two_steps_refuses_nobody() {
+        let [old, new] = ["old", "new"].map(Secret::new);
+        let before = AccessTokens::new(&old, &[]);
+        let accepting = AccessTokens::new(&old, std::slice::from_ref(&new));
+        let switched = AccessTokens::new(&new, std::slice::from_ref(&old));
+        let after = AccessTokens::new(&new, &[]);
+        // The states that nodes may have at the same time: one step apart.
+        for nodes in [
+            [&before, &accepting],
+            [&accepting, &switched],
+            [&switched, &after],
+        ] {
+            for issuer in nodes {
+                let token = issuer.issue(&user(), "s", now()).unwrap();
+                for reader in nodes {
+                    assert!(reader.read(&token, now()).is_ok());
+                }
+            }
+        }
+        // In one step it would.
+        let token = switched.issue(&user(), "s", now()).unwrap();
+        assert!(before.read(&token, now()).is_err());
     }
 
     #[test]

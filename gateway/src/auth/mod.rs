@@ -9,7 +9,7 @@ mod refresh_token;
 mod revocations;
 mod sessions;
 
-pub use access_token::{AccessTokens, Identity, bearer};
+pub use access_token::{ACCESS_TOKEN_LIFE, AccessTokens, Identity, bearer, key_id};
 pub use account::{
     Login, NewAccount, PasswordChange, ProfilePatch, RefreshIn, RefreshRequest, Registration,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::{Histogram, counter, histogram};
 
 use super::PublishOutcome;
 use crate::telemetry::metrics as names;
@@ -35,7 +35,7 @@ pub(super) fn gap_filled() {
     counter!(names::BUS_GAPS, "filled_by" => "history").increment(1);
 }
 
-/// From the publisher's call to this node's ear. Between machines it holds their clocks' difference.
-pub(super) fn lagged(lag: Duration) {
-    histogram!(names::BUS_LAG).record(lag.as_secs_f64());
+/// Where each envelope's lag is written.
+pub(super) fn lag() -> Histogram {
+    histogram!(names::BUS_LAG)
 }

@@ -44,6 +44,7 @@ pub(super) fn envelope(
         deliveries,
         sent_at,
         closes,
+        trace: None,
     })
 }
 

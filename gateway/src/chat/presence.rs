@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use metrics::gauge;
 use parking_lot::Mutex;
 use shared::event::{OnlineUsers, PresenceChange, name};
 use shared::model::OnlineUser;
@@ -23,6 +24,7 @@ use crate::bus::Bus;
 use crate::cluster::Presence;
 use crate::failure::Failure;
 use crate::store::{SharedStore, Viewer};
+use crate::telemetry::metrics as names;
 
 /// How often the node's lease is renewed: a few times within `cluster::NODE_LEASE`.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
@@ -250,7 +252,9 @@ impl Table {
                     let here = self.counted();
                     self.presence.renew(&here).await
                 }
-                _ = sweep.tick() => match self.presence.sweep().await {
+                _ = sweep.tick() => {
+                    self.measure();
+                    match self.presence.sweep().await {
                     Ok(gone) => {
                         for (user, role) in gone {
                             self.announce(name::USER_OFFLINE, user, role).await;
@@ -258,11 +262,24 @@ impl Table {
                         Ok(())
                     }
                     Err(error) => Err(error),
-                },
+                    }
+                }
             };
             if let Err(error) = told {
                 tracing::debug!(%error, "presence could not be tended");
             }
+        }
+    }
+
+    fn measure(&self) {
+        let mut present = [(Role::User, 0_u32), (Role::Admin, 0)];
+        for person in self.people.lock().here.values() {
+            for (role, count) in &mut present {
+                *count += u32::from(person.role == *role && person.sockets > 0);
+            }
+        }
+        for (role, count) in present {
+            gauge!(names::PRESENT, "role" => role.as_str()).set(count);
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{Histogram, counter, histogram};
 use shared::envelope::Position;
 use shared::{ConversationId, Envelope, ErrorCode, EventSeq};
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::gate::{Gate, Pass};
 use crate::store::{Logged, OutboxEntry, OutboxId, SharedStore};
 use crate::telemetry::metrics as names;
+use crate::telemetry::trace::Trace;
 
 /// How old an outbox entry is before somebody other than its writer publishes it: well above the time a living writer
 /// takes to publish and strike it.
@@ -54,10 +55,12 @@ pub(super) struct Outgoing {
     pub(super) envelopes: Vec<Arc<Envelope>>,
     /// The entries to strike once all are out.
     pub(super) outbox: Vec<OutboxId>,
+    /// The spans of those that are traced: they end when this is let go of, which is when all are out.
+    pub(super) traces: Vec<Trace>,
 }
 
-/// A commit in the queue, with its place there.
-type Queued = (Outgoing, Pass);
+/// A commit in the queue, with its place there, and since when it is on its way.
+type Queued = (Outgoing, Pass, Instant);
 
 /// The way to the bus. Cheap to clone; its tasks end when the last clone is dropped.
 #[derive(Clone)]
@@ -83,6 +86,7 @@ impl Publisher {
             store: store.clone(),
             bus: bus.clone(),
             is_failing: is_failing.clone(),
+            took: histogram!(names::PUBLISH),
         });
         let tasks = vec![
             tokio::spawn(worker.clone().run(outgoing, struck)),
@@ -108,6 +112,7 @@ impl Publisher {
         if outgoing.envelopes.is_empty() {
             return;
         }
+        let since = Instant::now();
         let place = if self.is_failing.load(Ordering::Relaxed) {
             self.commits.enter()
         } else {
@@ -115,7 +120,7 @@ impl Publisher {
         };
         if let Ok(place) = place {
             // An error means that the publisher has ended.
-            let _ = self.queue.send((outgoing, place)).await;
+            let _ = self.queue.send((outgoing, place, since)).await;
         }
     }
 
@@ -127,6 +132,7 @@ impl Publisher {
                 self.publish(Outgoing {
                     envelopes: vec![Arc::new(envelope)],
                     outbox,
+                    traces: Vec::new(),
                 })
                 .await;
             }
@@ -140,6 +146,8 @@ struct Worker {
     bus: Arc<dyn Bus>,
     /// See [`Publisher`].
     is_failing: Arc<AtomicBool>,
+    /// How long commits take to be out.
+    took: Histogram,
 }
 
 impl Worker {
@@ -158,20 +166,26 @@ impl Worker {
     async fn publish_commits(&self, commits: &[Queued], struck: &mpsc::Sender<Vec<OutboxId>>) {
         let publications: Vec<_> = commits
             .iter()
-            .flat_map(|(commit, _)| &commit.envelopes)
+            .flat_map(|(commit, ..)| &commit.envelopes)
             .map(publication)
             .collect();
         let outcomes = match self.publish(&publications).await {
             Ok(outcomes) => outcomes,
-            Err(failure) => return self.failed(&failure),
+            Err(failure) => {
+                for trace in commits.iter().flat_map(|(commit, ..)| &commit.traces) {
+                    trace.fail(failure.code.as_str());
+                }
+                return self.failed(&failure);
+            }
         };
         self.is_failing.store(false, Ordering::Relaxed);
         let mut out = Vec::new();
         let mut rest = outcomes.as_slice();
-        for (commit, _) in commits {
+        for (commit, _, since) in commits {
             let (own, others) = rest.split_at(commit.envelopes.len().min(rest.len()));
             rest = others;
             if own.iter().all(|outcome| is_out(*outcome)) {
+                self.took.record(since.elapsed());
                 out.extend_from_slice(&commit.outbox);
             }
         }
@@ -508,6 +522,7 @@ mod tests {
             store: store.clone(),
             bus: bus.clone(),
             is_failing: Arc::default(),
+            took: histogram!(names::PUBLISH),
         };
         let outcomes = worker.publish(&publications).await.unwrap();
         store.close().await;
@@ -524,8 +539,10 @@ mod tests {
                 deliveries: Vec::new(),
                 sent_at: 0,
                 closes: None,
+                trace: None,
             })],
             outbox: Vec::new(),
+            traces: Vec::new(),
         }
     }
 

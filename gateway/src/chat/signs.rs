@@ -15,6 +15,7 @@ pub(super) async fn publish(bus: &dyn Bus, sign: Delivery) -> Result<(), Failure
         deliveries: vec![sign],
         sent_at: Timestamp::now().unix_millis(),
         closes: None,
+        trace: None,
     };
     bus.publish(&[Publication {
         envelope: Arc::new(envelope),

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
-use shared::{ErrorCode, SocketId};
+use metrics::{Counter, Histogram, counter, histogram};
+use shared::{ErrorCode, SenderType, SocketId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::gate::{Full, Gate, Pass};
 use crate::store::{Admission, AppendOutcome, Appended, NewMessage, SharedStore, StoreError};
 use crate::telemetry::metrics as names;
+use crate::telemetry::trace::Trace;
 
 /// The most messages one transaction takes: beyond it a transaction gets longer, not cheaper for each message.
 const MAX_BATCH: usize = 256;
@@ -50,6 +51,8 @@ struct Waiting {
     /// The socket it came from, which hears `messageReceived`.
     origin: Option<SocketId>,
     done: Done,
+    /// From taking the message in to answering its sender.
+    trace: Trace,
     /// The message's place among those under way, and its bytes', until it is answered.
     _places: (Pass, Pass),
 }
@@ -80,6 +83,7 @@ impl Writers {
                     publisher: publisher.clone(),
                     admit: admit.clone(),
                     jobs,
+                    measures: Measures::new(),
                 };
                 (queue, tokio::spawn(writer.run()))
             })
@@ -98,9 +102,19 @@ impl Writers {
     /// Hands a message in; messages handed in one after another to one conversation are stored in that order.
     /// Never waits: where too many do, `done` is called at once.
     pub(super) fn submit(&self, message: NewMessage, origin: Option<SocketId>, done: Done) {
+        let trace = Trace::begin(
+            "message",
+            &[
+                ("chat.conversation", message.conversation.get()),
+                ("chat.sender", message.sender.get()),
+            ],
+        );
         let places = match self.places(&message) {
             Ok(places) => places,
-            Err(full) => return done(Err(full.into())),
+            Err(full) => {
+                trace.fail(ErrorCode::ServiceUnavailable.as_str());
+                return done(Err(full.into()));
+            }
         };
         let shard =
             usize::try_from(message.conversation.get()).unwrap_or_default() % self.queues.len();
@@ -109,6 +123,7 @@ impl Writers {
             waiting: Waiting {
                 origin,
                 done,
+                trace,
                 _places: places,
             },
             since: Instant::now(),
@@ -118,6 +133,9 @@ impl Writers {
             Err(TrySendError::Full(job)) => (job, self.messages.refuse().into()),
             Err(TrySendError::Closed(job)) => (job, going()),
         };
+        job.waiting
+            .trace
+            .fail(ErrorCode::ServiceUnavailable.as_str());
         (job.waiting.done)(Err(failure));
     }
 
@@ -140,11 +158,50 @@ fn going() -> Failure {
     Failure::new(ErrorCode::ServiceUnavailable, "this node is going away")
 }
 
+/// Tells traces of a transaction that is over, well or not.
+fn committed(waiting: &[Waiting], begun: Instant) {
+    let batch = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
+    for waiting in waiting {
+        let batch = [("chat.batch", batch)];
+        waiting.trace.stage("message.commit", begun, &batch);
+    }
+}
+
 struct Writer {
     store: SharedStore,
     publisher: Publisher,
     admit: Arc<Admission>,
     jobs: mpsc::Receiver<Job>,
+    measures: Measures,
+}
+
+/// What is counted of every message.
+struct Measures {
+    queue: Histogram,
+    commit: Histogram,
+    batch: Histogram,
+    by_clients: Counter,
+    by_agents: Counter,
+}
+
+impl Measures {
+    fn new() -> Self {
+        let stored = |side: SenderType| counter!(names::MESSAGES, "sender_type" => side.as_str());
+        Self {
+            queue: histogram!(names::QUEUE_WAIT),
+            commit: histogram!(names::COMMIT),
+            batch: histogram!(names::COMMIT_BATCH_SIZE),
+            by_clients: stored(SenderType::Client),
+            by_agents: stored(SenderType::Agency),
+        }
+    }
+
+    fn stored(&self, side: SenderType) {
+        match side {
+            SenderType::Client => self.by_clients.increment(1),
+            SenderType::Agency => self.by_agents.increment(1),
+        }
+    }
 }
 
 impl Writer {
@@ -163,7 +220,13 @@ impl Writer {
             Vec::with_capacity(batch.len()),
         );
         for job in batch {
-            if job.since.elapsed() > PATIENCE {
+            let waited = job.since.elapsed();
+            self.measures.queue.record(waited);
+            job.waiting.trace.stage("message.queue", job.since, &[]);
+            if waited > PATIENCE {
+                job.waiting
+                    .trace
+                    .fail(ErrorCode::ServiceUnavailable.as_str());
                 (job.waiting.done)(Err(overdue()));
             } else {
                 messages.push(job.message);
@@ -173,12 +236,17 @@ impl Writer {
         if messages.is_empty() {
             return;
         }
-        match self.append(&messages).await {
+        let begun = Instant::now();
+        let outcome = self.append(&messages).await;
+        committed(&waiting, begun);
+        match outcome {
             Err(StoreError::Internal(_) | StoreError::Unstorable(_)) if messages.len() > 1 => {
                 for (message, waiting) in messages.into_iter().zip(waiting) {
-                    let message = [message];
+                    let (message, waiting) = ([message], vec![waiting]);
+                    let begun = Instant::now();
                     let outcome = self.append(&message).await;
-                    self.finish(&message, vec![waiting], outcome).await;
+                    committed(&waiting, begun);
+                    self.finish(&message, waiting, outcome).await;
                 }
             }
             outcome => self.finish(&messages, waiting, outcome).await,
@@ -188,9 +256,9 @@ impl Writer {
     async fn append(&self, messages: &[NewMessage]) -> Result<AppendOutcome, StoreError> {
         let begun = Instant::now();
         let outcome = self.store.append(messages, &*self.admit).await;
-        histogram!(names::COMMIT).record(begun.elapsed().as_secs_f64());
+        self.measures.commit.record(begun.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        histogram!(names::COMMIT_BATCH_SIZE).record(messages.len() as f64);
+        self.measures.batch.record(messages.len() as f64);
         outcome
     }
 
@@ -206,6 +274,7 @@ impl Writer {
             Err(error) => {
                 let failure = Failure::from(error);
                 for waiting in waiting {
+                    waiting.trace.fail(failure.code.as_str());
                     (waiting.done)(Err(failure.clone()));
                 }
                 return;
@@ -214,20 +283,31 @@ impl Writer {
         let mut outgoing = Outgoing {
             envelopes: Vec::with_capacity(messages.len()),
             outbox: outcome.outbox,
+            traces: Vec::new(),
         };
         for ((message, waiting), result) in messages.iter().zip(waiting).zip(outcome.results) {
             if let Ok(Appended::New(logged)) = &result {
-                counter!(names::MESSAGES, "sender_type" => message.role.side().as_str())
-                    .increment(1);
+                self.measures.stored(message.role.side());
                 match events::envelope(logged, waiting.origin.as_ref(), message.at.unix_millis()) {
-                    Ok(envelope) => outgoing.envelopes.push(Arc::new(envelope)),
+                    Ok(mut envelope) => {
+                        let publish = waiting.trace.outgoing("message.publish");
+                        envelope.trace = publish.traceparent();
+                        outgoing.envelopes.push(Arc::new(envelope));
+                        if publish.is_on() {
+                            outgoing.traces.push(publish);
+                        }
+                    }
                     Err(failure) => {
                         failure.log();
                         outgoing.outbox.clear();
                     }
                 }
             }
-            (waiting.done)(result.map_err(Failure::from));
+            let result = result.map_err(Failure::from);
+            if let Err(failure) = &result {
+                waiting.trace.fail(failure.code.as_str());
+            }
+            (waiting.done)(result);
         }
         self.publisher.publish(outgoing).await;
     }

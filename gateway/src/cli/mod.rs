@@ -1,11 +1,14 @@
-//! The command line: which commands there are and what they take. `health` and `create-admin` are done here; `serve` and
+//! The command line: which commands there are and what they take. `health`, `create-admin` and `rotate-secret` are
+//! done here; `serve` and
 //! `migrate` are `app`'s.
 
 mod admin;
 mod health;
+mod rotate;
 
 pub use admin::{AdminArgs, create_admin, read_password};
 pub use health::{HealthError, health};
+pub use rotate::{RotateArgs, RotateError, rotate_secret};
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +23,8 @@ pub enum Command {
     Migrate,
     /// Make an agency account
     CreateAdmin(AdminArgs),
+    /// Tell how to change JWT_SECRET without logging anybody out, and make the settings of each step
+    RotateSecret(RotateArgs),
     /// Exit 0 if the node on this machine is ready
     Health,
 }
@@ -95,7 +100,13 @@ mod tests {
                 assert!(help.contains(setting.name), "{}", setting.name);
                 assert!(help.contains(setting.default.shown()), "{}", setting.name);
             }
-            for command in ["serve", "migrate", "create-admin", "health"] {
+            for command in [
+                "serve",
+                "migrate",
+                "create-admin",
+                "rotate-secret",
+                "health",
+            ] {
                 assert!(help.contains(command), "{command}");
             }
         }

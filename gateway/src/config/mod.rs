@@ -5,11 +5,13 @@ mod origins;
 mod reader;
 mod secret;
 mod settings;
+mod tracing;
 
 pub use origins::Origins;
 pub use reader::ConfigError;
-pub use secret::{MIN_SECRET_BYTES, Secret};
+pub use secret::{MIN_SECRET_BYTES, Secret, write_private};
 pub use settings::{Default as SettingDefault, SETTINGS, Setting, help};
+pub use tracing::{Sampler, TracingConfig};
 
 use std::collections::BTreeMap;
 use std::env::VarError;
@@ -72,6 +74,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// `RUST_LOG`: directives that have been checked.
     pub log_filter: String,
+    /// The `OTEL_` settings; `None`: no traces.
+    pub tracing: Option<TracingConfig>,
     /// `PING_INTERVAL_MS`.
     pub ping_interval: Duration,
     /// `PING_TIMEOUT_MS`.
@@ -220,6 +224,7 @@ fn read(reader: &mut Reader<'_>) -> Config {
                 AppEnv::Production => LogFormat::Json,
             }),
         log_filter: reader.get(settings::RUST_LOG, log_filter),
+        tracing: tracing::read(reader),
         // Below 100 ms a heartbeat is a flood; a day is beyond what any proxy between would wait.
         ping_interval: reader.get(settings::PING_INTERVAL_MS, millis(100, 86_400_000)),
         ping_timeout: reader.get(settings::PING_TIMEOUT_MS, millis(100, 86_400_000)),

@@ -27,6 +27,11 @@ impl Secret {
         Self(value.into())
     }
 
+    /// A new one, of as many random bytes as HS256's hash has. Holds letters, digits, `-` and `_` only.
+    pub fn random() -> Self {
+        Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; MADE_BYTES]>()))
+    }
+
     /// The value, for the one that needs it.
     pub fn expose(&self) -> &str {
         &self.0
@@ -75,10 +80,13 @@ fn read(path: &Path) -> io::Result<Secret> {
 /// reads half of it, and linking fails where the name is taken.
 fn make(directory: &Path, path: &Path) -> io::Result<()> {
     let draft = draft_path(directory);
-    let outcome = write_private(&draft).and_then(|()| match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result,
-    });
+    let outcome =
+        write_private(&draft, Secret::random().expose()).and_then(|()| {
+            match fs::hard_link(&draft, path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                result => result,
+            }
+        });
     let removed = fs::remove_file(&draft);
     outcome.and(removed)
 }
@@ -87,14 +95,14 @@ fn draft_path(directory: &Path) -> PathBuf {
     directory.join(format!(".{FILE_NAME}-{:016x}", rand::random::<u64>()))
 }
 
-fn write_private(path: &Path) -> io::Result<()> {
+/// Writes a new file that only its owner may read. Fails where there is one of that name.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
-    let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; MADE_BYTES]>());
-    file.write_all(secret.as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 

@@ -99,7 +99,7 @@ settings! {
     JWT_SECRET = Default::None("none; development makes one and keeps it beside the SQLite file"), SECRET,
         "signs access tokens (HS256); the same on every node, at least 32 bytes in production";
     JWT_PREVIOUS_SECRETS = Default::None("none"), SECRET,
-        "comma-separated secrets that are still accepted, for rotation";
+        "comma-separated secrets that are accepted as well, for rotation: gateway rotate-secret says how";
     REFRESH_TOKEN_DAYS = Default::Is("30"), OPEN,
         "days after which a session ends that is not refreshed";
     CORS_ORIGINS = Default::None("any in development, none in production"), OPEN,
@@ -110,6 +110,14 @@ settings! {
         "pretty or json";
     RUST_LOG = Default::Is("info"), OPEN,
         "what is logged: a level, or directives such as info,gateway=debug";
+    OTEL_EXPORTER_OTLP_ENDPOINT = Default::None("none: no traces"), OPEN,
+        "http:// or https:// address of a collector of traces (OTLP over HTTP)";
+    OTEL_SERVICE_NAME = Default::Is("chat-gateway"), OPEN,
+        "what traces call this program";
+    OTEL_TRACES_SAMPLER = Default::Is("parentbased_always_on"), OPEN,
+        "which traces are kept: always_on, always_off, traceidratio, or one of these with parentbased_ before it";
+    OTEL_TRACES_SAMPLER_ARG = Default::Is("1"), OPEN,
+        "for traceidratio: the share of traces that is kept, 0 to 1";
     PING_INTERVAL_MS = Default::Is("25000"), OPEN,
         "Engine.IO heartbeat: time between pings";
     PING_TIMEOUT_MS = Default::Is("20000"), OPEN,

@@ -8,7 +8,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use metrics::counter;
 use parking_lot::Mutex;
 use shared::{Delivery, Room, UserId};
 
@@ -31,6 +30,7 @@ pub struct Hub<M> {
     shards: Box<[Mutex<Rooms<M>>]>,
     hasher: RandomState,
     next_key: AtomicU64,
+    delivered: names::EventCounts,
 }
 
 type Rooms<M> = HashMap<Room, HashMap<MemberKey, Arc<M>>>;
@@ -46,6 +46,7 @@ impl<M: Member> Hub<M> {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             next_key: AtomicU64::new(0),
+            delivered: names::EventCounts::new("out"),
         }
     }
 
@@ -145,7 +146,7 @@ impl<M: Member> Hub<M> {
             if count > 0
                 && let Some(event) = outgoing.event(share)
             {
-                count_out(event.name(), count);
+                self.delivered.add(event.name(), count);
             }
         }
         sent + sent_to_origin
@@ -157,11 +158,6 @@ impl<M: Member> Hub<M> {
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         &self.shards[(hash % SHARDS as u64) as usize]
     }
-}
-
-fn count_out(event: &str, sockets: usize) {
-    let event = names::event_label(event);
-    counter!(names::EVENTS, "direction" => "out", "event" => event).increment(sockets as u64);
 }
 
 impl<M: Member> Default for Hub<M> {

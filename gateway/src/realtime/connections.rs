@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use metrics::counter;
+use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::application::CloseKind;
 use super::socket::Link;
 use crate::gate::{self, Gate, Pass};
 use crate::telemetry::metrics as names;
+
+/// How often it is told how much waits in the outboxes.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often a batch of connections is closed while draining: often enough that batches stay small.
 const DRAIN_TICK: Duration = Duration::from_millis(100);
@@ -83,6 +87,24 @@ impl Connections {
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Tells now and then how much waits in the outboxes, until `stop`.
+    pub async fn measure(self: Arc<Self>, stop: CancellationToken) {
+        let [all, fullest] = ["all", "fullest"].map(|of| gauge!(names::OUTBOX_BYTES, "of" => of));
+        let mut turn = tokio::time::interval(MEASURE_INTERVAL);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(turn.tick()).await.is_some() {
+            // Not looked into under the list's lock: whoever comes in or goes would wait for it.
+            let links: Vec<_> = self.open.lock().values().cloned().collect();
+            let bytes = links.iter().map(|link| link.outbox.bytes());
+            let (sum, most) = bytes.fold((0, 0), |(sum, most), one| (sum + one, one.max(most)));
+            #[expect(clippy::cast_precision_loss, reason = "memory is less than 2^52 bytes")]
+            {
+                all.set(sum as f64);
+                fullest.set(most as f64);
+            }
+        }
     }
 
     /// Refuses new connections from now on. A moment later, when balancers have noticed, closes the open ones (`Draining`)

@@ -226,6 +226,11 @@ impl Outbox {
         state.signals()
     }
 
+    /// How many bytes wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     /// How many bytes may wait.
     pub(super) fn limit(&self) -> usize {
         self.limit

@@ -28,7 +28,7 @@ pub use gap::Missed;
 use interest::Interest;
 use lapses::Lapses;
 use parking_lot::Mutex;
-use pump::Pump;
+use pump::{Measures, Pump};
 pub use tail::Missed as MissedEvents;
 use tail::Tail;
 
@@ -154,6 +154,7 @@ impl<M: Member> Relay<M> {
             hooks,
             lapses: Lapses::new(),
             unsent: Unsent::default(),
+            measures: Measures::new(),
         };
         pump.run(incoming, stop).await;
     }
@@ -229,6 +230,7 @@ mod tests {
                 }],
                 sent_at: 0,
                 closes: Some(ROOM),
+                trace: None,
             }),
             begins_at: None,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use metrics::{counter, histogram};
+use metrics::{Histogram, counter, histogram};
 use shared::{Envelope, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use crate::bus::{Incoming, Mark, Place};
 use crate::hub::{Member, Source};
 use crate::realtime::Unsent;
 use crate::telemetry::metrics as names;
+use crate::telemetry::trace::Trace;
 
 /// How much of what the bus brings is put into the outboxes before they are written to, where it brings more than one thing
 /// at a time: a socket that is to hear many of them is written to once. Beyond so many another write costs nothing.
@@ -27,6 +28,22 @@ pub(super) struct Pump<M> {
     pub(super) lapses: Lapses,
     /// Sockets that were told something and not written to yet; empty whenever the pump waits.
     pub(super) unsent: Unsent,
+    pub(super) measures: Measures,
+}
+
+/// How long deliveries take.
+pub(super) struct Measures {
+    latency: Histogram,
+    deliver: Histogram,
+}
+
+impl Measures {
+    pub(super) fn new() -> Self {
+        Self {
+            latency: histogram!(names::MESSAGE_LATENCY),
+            deliver: histogram!(names::DELIVER),
+        }
+    }
 }
 
 impl<M: Member> Pump<M> {
@@ -138,17 +155,23 @@ impl<M: Member> Pump<M> {
     }
 
     fn deliver(&mut self, envelope: &Envelope, source: &dyn Fn(u32) -> Source) {
+        let begun = Instant::now();
+        let trace = Trace::heard(envelope.trace.as_deref(), "message.deliver", &[]);
         let hub = &self.relay.hub;
         let mut reached = 0;
         for (delivery, number) in envelope.deliveries.iter().zip(0..) {
             reached += hub.deliver(delivery, source(number), &mut self.unsent);
             self.lapses.note(delivery);
         }
+        self.measures.deliver.record(begun.elapsed());
+        trace.tell("chat.sockets", || {
+            i64::try_from(reached).unwrap_or(i64::MAX)
+        });
         if envelope.position.is_some() && reached > 0 {
             // Clocks of two nodes may differ: what would be negative is none.
             let millis = u32::try_from(Timestamp::now().unix_millis() - envelope.sent_at)
                 .unwrap_or_default();
-            histogram!(names::MESSAGE_LATENCY).record(f64::from(millis) / 1000.0);
+            self.measures.latency.record(f64::from(millis) / 1000.0);
         }
         if let Some(room) = envelope.closes {
             hub.close(room);

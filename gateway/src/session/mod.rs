@@ -54,6 +54,8 @@ struct Shared {
     recovery: Arc<Recovery>,
     /// The commands under way that wait for the database or Redis. A socket has one at a time.
     commands: Gate,
+    /// What clients send, counted.
+    heard: names::EventCounts,
     settings: Settings,
 }
 
@@ -120,6 +122,7 @@ impl ChatSockets {
                     expiry,
                     recovery,
                     commands: Gate::new("commands", settings.commands_in_flight),
+                    heard: names::EventCounts::new("in"),
                     settings,
                 }),
             },
@@ -174,8 +177,7 @@ impl Application for ChatSockets {
     }
 
     async fn event(&self, socket: &Socket, session: &Arc<Session>, event: IncomingEvent) {
-        let label = names::event_label(&event.name);
-        counter!(names::EVENTS, "direction" => "in", "event" => label).increment(1);
+        self.shared.heard.add(&event.name, 1);
         let reply = Reply::new(socket, &event.name, event.ack, self.shared.settings.mode);
         if let Err(retry_after) = session.take_event() {
             counter!(names::RATE_LIMITED, "limit" => "events").increment(1);

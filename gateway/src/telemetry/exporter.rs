@@ -12,11 +12,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::{Kind, METRICS, announce};
+use super::process::Figures;
 
 /// The version of Prometheus' text format that is written.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How often samples are moved into their buckets: between scrapes they would pile up.
+/// How often samples are moved into their buckets, as between scrapes they would pile up, and the process is looked at.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why the metrics can't be shown.
@@ -81,10 +82,14 @@ fn router(handle: PrometheusHandle) -> Router {
 
 async fn upkeep(handle: PrometheusHandle, stop: CancellationToken) {
     let mut turn = tokio::time::interval(UPKEEP_INTERVAL);
+    let mut figures = Figures::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = turn.tick() => handle.run_upkeep(),
+            _ = turn.tick() => {
+                figures.take();
+                handle.run_upkeep();
+            }
         }
     }
 }
@@ -124,11 +129,7 @@ mod tests {
         for metric in METRICS {
             let (name, help) = (metric.name, metric.help);
             assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
-            let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram(_) => "histogram",
-            };
+            let kind = metric.kind.as_str();
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
         }
         assert!(text.contains("chat_errors_total{code=\"RATE_LIMITED\"} 0"));

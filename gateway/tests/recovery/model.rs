@@ -320,6 +320,7 @@ impl<'a> World<'a> {
                 .collect(),
             sent_at: 0,
             closes: None,
+            trace: None,
         };
         let envelope = Arc::new(envelope);
         self.house.log.0.lock().push(envelope.clone());

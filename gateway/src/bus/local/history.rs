@@ -95,6 +95,7 @@ mod tests {
             deliveries: Vec::new(),
             sent_at: 0,
             closes: None,
+            trace: None,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use redis::{
 use std::sync::Arc;
 
 use crate::bus::BusError;
+use crate::telemetry::pool::PoolMeter;
 
 /// How to reach Redis.
 #[derive(Clone)]
@@ -63,6 +64,7 @@ pub struct Commands {
 
 struct Inner {
     pool: Pool,
+    meter: PoolMeter,
     /// The connection of the `_in_line` calls, out of the pool for as long as it works: the pool's check of a connection at
     /// every checkout costs a round trip, which would double the way of each message.
     line: Mutex<Option<MultiplexedConnection>>,
@@ -113,6 +115,7 @@ impl Commands {
         Ok(Self {
             inner: Arc::new(Inner {
                 pool,
+                meter: PoolMeter::new("redis"),
                 line: Mutex::default(),
                 channel_prefix: channel_prefix(&settings.prefix, address.redis_settings().db()),
                 address,
@@ -141,7 +144,7 @@ impl Commands {
     /// Asks one thing.
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BusError> {
         self.bounded(async {
-            let mut connection = self.inner.pool.get().await.map_err(unavailable)?;
+            let mut connection = self.connection().await?;
             let answer = command.query_async(&mut connection).await;
             self.settle(connection, answer)
         })
@@ -166,7 +169,7 @@ impl Commands {
         call: &ScriptInvocation<'_>,
     ) -> Result<T, BusError> {
         self.bounded(async {
-            let mut connection = self.inner.pool.get().await.map_err(unavailable)?;
+            let mut connection = self.connection().await?;
             let answer = call.invoke_async(&mut connection).await;
             self.settle(connection, answer)
         })
@@ -224,12 +227,23 @@ impl Commands {
             .await
     }
 
+    async fn connection(&self) -> Result<deadpool_redis::Connection, BusError> {
+        let begun = Instant::now();
+        let answer = self.inner.pool.get().await;
+        let status = self.inner.pool.status();
+        let used = status.size.saturating_sub(status.available);
+        self.inner
+            .meter
+            .asked(begun.elapsed(), used, status.available);
+        answer.map_err(unavailable)
+    }
+
     async fn line(&self) -> Result<MultiplexedConnection, BusError> {
         let open = self.inner.line.lock().clone();
         if let Some(connection) = open {
             return Ok(connection);
         }
-        let pooled = self.inner.pool.get().await.map_err(unavailable)?;
+        let pooled = self.connection().await?;
         let fresh = deadpool_redis::Connection::take(pooled);
         let mut line = self.inner.line.lock();
         Ok(line.get_or_insert(fresh).clone())

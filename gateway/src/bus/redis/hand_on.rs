@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::metrics::Histogram;
 use redis::aio::MultiplexedConnection;
 use shared::{Envelope, Timestamp};
 use tokio::sync::mpsc;
@@ -52,6 +53,8 @@ pub(super) struct HandOn {
     patience: Duration,
     /// `None` before the first connection: nobody was promised to hear anything then.
     position: Option<Position>,
+    /// From the publisher's call to this node's ear. Between machines it holds their clocks' difference.
+    lag: Histogram,
 }
 
 /// What became of what was missed.
@@ -71,6 +74,7 @@ impl HandOn {
             history,
             patience,
             position: None,
+            lag: metrics::lag(),
         }
     }
 
@@ -187,7 +191,8 @@ impl HandOn {
 
     async fn frame(&self, frame: &Frame<'_>) {
         let lag = Timestamp::now().unix_millis() - frame.sent_at;
-        metrics::lagged(Duration::from_millis(u64::try_from(lag).unwrap_or(0)));
+        self.lag
+            .record(Duration::from_millis(u64::try_from(lag).unwrap_or(0)));
         if let Some(envelope) = readable(frame.envelope()) {
             self.send(Incoming::Envelope(Arc::new(envelope), frame.place()))
                 .await;

@@ -97,6 +97,7 @@ impl Keeps {
             deliveries: deliveries.iter().map(delivery).collect(),
             sent_at: 0,
             closes: None,
+            trace: None,
         }));
     }
 

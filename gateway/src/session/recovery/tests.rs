@@ -305,6 +305,7 @@ async fn more_than_may_wait_for_a_socket_is_no_recovery() {
             }],
             sent_at: 0,
             closes: None,
+            trace: None,
         };
         let publication = Publication {
             envelope: Arc::new(envelope),

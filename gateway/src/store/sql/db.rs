@@ -20,6 +20,7 @@ use super::query::{Query, Row};
 use super::transaction::ATTEMPTS;
 use crate::gate::{Gate, Pass};
 use crate::store::{InvalidUrl, Settings};
+use crate::telemetry::pool::PoolMeter;
 
 /// Prepared statements a connection keeps: all of this program's, each in its few lengths, fit.
 const STATEMENT_CACHE: usize = 256;
@@ -55,12 +56,16 @@ enum Pools {
 }
 
 impl Db {
-    /// Reads an address and makes the pools. Nothing is connected yet.
-    pub(super) fn open(url: &str, settings: &Settings) -> Result<Self, InvalidUrl> {
+    /// Reads an address and makes the pools. Nothing is connected yet. `name` is what metrics call it.
+    pub(super) fn open(
+        url: &str,
+        settings: &Settings,
+        name: &'static str,
+    ) -> Result<Self, InvalidUrl> {
         let pools = if url.starts_with("mysql://") || url.starts_with("mariadb://") {
-            mysql_pools(url, settings)?
+            mysql_pools(url, settings, name)?
         } else if url.starts_with("sqlite:") {
-            sqlite_pools(url, settings)?
+            sqlite_pools(url, settings, name)?
         } else {
             return Err(InvalidUrl(
                 "must begin with sqlite:// or mysql://".to_owned(),
@@ -214,7 +219,7 @@ fn pool_options<D: Database>(settings: &Settings) -> PoolOptions<D> {
         .idle_timeout(Duration::from_secs(IDLE_SECONDS - 10))
 }
 
-fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
+fn mysql_pools(url: &str, settings: &Settings, name: &'static str) -> Result<Pools, InvalidUrl> {
     let url = url.replacen("mariadb://", "mysql://", 1);
     let options = MySqlConnectOptions::from_str(&url)
         .map_err(|_| InvalidUrl("is no mysql://user:password@host:port/database".to_owned()))?;
@@ -234,7 +239,10 @@ fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
             Box::pin(async move { prepare_mysql(conn, Some(limits)).await })
         })
         .connect_lazy_with(options.clone());
-    Ok(Pools::MySql(Connections::new(pool), options))
+    Ok(Pools::MySql(
+        Connections::new(pool, PoolMeter::new(name)),
+        options,
+    ))
 }
 
 /// How long the server lets a connection take for something.
@@ -283,7 +291,7 @@ async fn prepare_mysql(
     Ok(())
 }
 
-fn sqlite_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
+fn sqlite_pools(url: &str, settings: &Settings, name: &'static str) -> Result<Pools, InvalidUrl> {
     let path = url.trim_start_matches("sqlite:").trim_start_matches("//");
     if path.is_empty() || path.starts_with(":memory:") || path.contains("mode=memory") {
         return Err(InvalidUrl("must name a file".to_owned()));
@@ -301,11 +309,15 @@ fn sqlite_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
         .log_statements(LevelFilter::Trace)
         .log_slow_statements(LevelFilter::Off, Duration::MAX);
     Ok(Pools::Sqlite {
-        reading: Connections::new(pool_options(settings).connect_lazy_with(options.clone())),
+        reading: Connections::new(
+            pool_options(settings).connect_lazy_with(options.clone()),
+            PoolMeter::new(name),
+        ),
         writing: Connections::new(
             pool_options(settings)
                 .max_connections(1)
                 .connect_lazy_with(options.clone()),
+            PoolMeter::new("database_writer"),
         ),
         options,
     })

@@ -35,9 +35,9 @@ use super::{InvalidUrl, Settings, SharedStore};
 
 /// Makes the store of an address. The database need not be up: calls fail with `Unavailable` until it is.
 pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
-    let db = Db::open(&settings.url, settings)?;
+    let db = Db::open(&settings.url, settings, "database")?;
     let replica = match &settings.replica_url {
-        Some(url) => Some(Db::open(url, settings)?),
+        Some(url) => Some(Db::open(url, settings, "replica")?),
         None => None,
     };
     Ok(Arc::new(SqlStore {

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::fault::Fault;
+use crate::telemetry::pool::PoolMeter;
 
 /// How long a connection goes from hand to hand before the pool looks at it.
 const UNSEEN: Duration = Duration::from_secs(2);
@@ -37,6 +38,8 @@ struct Inner<D: Database> {
     warm: Mutex<Vec<Lent<D>>>,
     /// How many wait for the pool, which may get no more of the server: what becomes free goes to them.
     waiting: AtomicUsize,
+    /// What is told of them.
+    meter: PoolMeter,
 }
 
 struct Lent<D: Database> {
@@ -64,7 +67,7 @@ impl<D: Database> Clone for Connections<D> {
 }
 
 impl<D: Database> Connections<D> {
-    pub(super) fn new(pool: Pool<D>) -> Self {
+    pub(super) fn new(pool: Pool<D>, meter: PoolMeter) -> Self {
         let places = pool.options().get_max_connections() as usize;
         Self {
             inner: Arc::new(Inner {
@@ -72,6 +75,7 @@ impl<D: Database> Connections<D> {
                 places: Arc::new(Semaphore::new(places)),
                 warm: Mutex::new(Vec::new()),
                 waiting: AtomicUsize::new(0),
+                meter,
             }),
         }
     }
@@ -79,6 +83,19 @@ impl<D: Database> Connections<D> {
     /// Waits for a connection. A server that lets nobody in just now is asked again: one that restarts is back in a moment,
     /// and where it has too many connections, one of ours will do.
     pub(super) async fn acquire(&self, by: Instant) -> Result<Held<D>, Fault> {
+        let begun = Instant::now();
+        let answer = self.hold(by).await;
+        let size = self.inner.pool.size() as usize;
+        let places = self.inner.pool.options().get_max_connections() as usize;
+        let used = places.saturating_sub(self.inner.places.available_permits());
+        let idle = size.saturating_sub(used);
+        self.inner
+            .meter
+            .asked(begun.elapsed(), size.saturating_sub(idle), idle);
+        answer
+    }
+
+    async fn hold(&self, by: Instant) -> Result<Held<D>, Fault> {
         let place = timeout_at(by, self.inner.places.clone().acquire_owned())
             .await
             .map_err(|_| sqlx::Error::PoolTimedOut)?
