@@ -114,7 +114,9 @@ impl Door {
 
     /// Somebody who connects, with the certificates as they are just now.
     pub(super) fn client(&self, protocol: redis::ProtocolVersion) -> RedisResult<Client> {
-        let settings = self.address.redis_settings().clone().set_protocol(protocol);
+        // Nobody needs to know which library this is, and a user of Redis one right less.
+        let settings = self.address.redis_settings().clone();
+        let settings = settings.set_protocol(protocol).set_skip_set_lib_name();
         let address = self.address.clone().set_redis_settings(settings);
         if self.tls.is_none() {
             return Client::open(address);

@@ -440,6 +440,7 @@ fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
     if options.get_database().is_none() {
         return Err(InvalidUrl("names no database".to_owned()));
     }
+    files_are_there(&url)?;
     let options = options
         .charset("utf8mb4")
         .statement_cache_capacity(STATEMENT_CACHE)
@@ -454,6 +455,25 @@ fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
         })
         .connect_lazy_with(options.clone());
     Ok(Pools::MySql(pool, options))
+}
+
+/// Whether the files of TLS can be read: a wrong path is a wrong setting, and the driver would not say which. Its own affair is
+/// what they hold: it reads them for each new connection, so that they can be replaced.
+fn files_are_there(url: &str) -> Result<(), InvalidUrl> {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    for (name, path) in parameters.split('&').filter_map(|one| one.split_once('=')) {
+        let is_file = ["ca", "cert", "key"]
+            .into_iter()
+            .any(|end| name.trim_start_matches("ssl").trim_start_matches('-') == end);
+        // What is escaped is left to the driver.
+        if is_file
+            && !path.contains('%')
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return Err(InvalidUrl(format!("{name}={path}: {error}")));
+        }
+    }
+    Ok(())
 }
 
 /// How long the server lets a connection take for something.

@@ -35,7 +35,10 @@ use super::{InvalidUrl, Settings, SharedStore};
 pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
     let db = Db::open(&settings.url, settings)?;
     let replica = match &settings.replica_url {
-        Some(url) => Some(Db::open(url, settings)?),
+        Some(url) => Some(
+            Db::open(url, settings)
+                .map_err(|InvalidUrl(why)| InvalidUrl(format!("the replica's: {why}")))?,
+        ),
         None => None,
     };
     Ok(Arc::new(SqlStore {
