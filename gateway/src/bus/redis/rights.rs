@@ -24,6 +24,7 @@ pub(super) async fn check(
     }
     call.arg(commands.channel("rights"));
     let _: u64 = call.invoke_async(connection).await?;
+    connection.unsubscribe(commands.channel("rights")).await?;
     // The pool asks these two before it lends a connection; and what is kept is read in a transaction.
     let mut lent = redis::pipe();
     lent.atomic().cmd("UNWATCH").ignore().cmd("PING").ignore();
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     fn called(script: &str) -> BTreeSet<&str> {
-        ["redis.call('", "redis.pcall('"]
+        ["redis.call('", "redis.pcall('", "try('"]
             .into_iter()
             .flat_map(|call| script.split(call).skip(1))
             .filter_map(|rest| rest.split('\'').next())
