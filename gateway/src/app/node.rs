@@ -13,8 +13,8 @@ use super::StartError;
 use super::welcome::Welcome;
 use crate::api::{self, Readiness};
 use crate::auth::{AccessTokens, AuthParts, AuthService};
-use crate::bus::local::LocalBus;
 use crate::bus::Bus;
+use crate::bus::local::LocalBus;
 use crate::bus::redis::{
     ClientFiles, Commands, RedisBus, RedisBusSettings, RedisSettings, TlsFiles, UselessFile,
 };
@@ -81,6 +81,7 @@ pub fn open_store(config: &Config) -> Result<SharedStore, InvalidUrl> {
             .replica_url
             .as_ref()
             .map(|url| url.expose().to_owned()),
+        replica_lag: database.replica_lag,
         pool_size: database.pool_size,
         acquire_timeout: database.timeout,
         statement_timeout: database.timeout,

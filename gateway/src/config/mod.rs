@@ -282,8 +282,12 @@ fn read_redis(reader: &mut Reader<'_>) -> Option<RedisConfig> {
         }
     }
     match (&certificate, &key) {
-        (Some(_), None) => reader.complain(settings::REDIS_KEY_FILE, "must be set with REDIS_CERT_FILE"),
-        (None, Some(_)) => reader.complain(settings::REDIS_CERT_FILE, "must be set with REDIS_KEY_FILE"),
+        (Some(_), None) => {
+            reader.complain(settings::REDIS_KEY_FILE, "must be set with REDIS_CERT_FILE")
+        }
+        (None, Some(_)) => {
+            reader.complain(settings::REDIS_CERT_FILE, "must be set with REDIS_KEY_FILE")
+        }
         _ => {}
     }
     let pool_size = reader.get(settings::REDIS_POOL_SIZE, number(1, 1000));

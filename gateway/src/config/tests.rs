@@ -282,9 +282,18 @@ fn brackets_hold_an_ipv6_address() {
 #[test]
 fn certificates_are_for_rediss_and_come_in_pairs() {
     let told = complaint(&[("REDIS_URL", "redis://r"), ("REDIS_CA_FILE", "/ca.pem")]);
-    assert!(told.contains("REDIS_CA_FILE needs a REDIS_URL that is rediss://"), "{told}");
+    assert!(
+        told.contains("REDIS_CA_FILE needs a REDIS_URL that is rediss://"),
+        "{told}"
+    );
     let told = complaint(&[("REDIS_URL", "rediss://r"), ("REDIS_CERT_FILE", "/c.pem")]);
-    assert!(told.contains("REDIS_KEY_FILE must be set with REDIS_CERT_FILE"), "{told}");
+    assert!(
+        told.contains("REDIS_KEY_FILE must be set with REDIS_CERT_FILE"),
+        "{told}"
+    );
     let told = complaint(&[("REDIS_URL", "rediss://r"), ("REDIS_KEY_FILE", "/k.pem")]);
-    assert!(told.contains("REDIS_CERT_FILE must be set with REDIS_KEY_FILE"), "{told}");
+    assert!(
+        told.contains("REDIS_CERT_FILE must be set with REDIS_KEY_FILE"),
+        "{told}"
+    );
 }

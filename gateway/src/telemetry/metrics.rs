@@ -83,6 +83,10 @@ metrics_table! {
         "One group commit of messages.";
     COMMIT_BATCH_SIZE = "chat_commit_batch_size", Kind::Histogram(BATCH),
         "Messages in one group commit.";
+    REPLICA_LAG = "chat_replica_lag_seconds", Kind::Gauge,
+        "How far the database's replica is behind, as far as is known; only where there is one.";
+    REPLICA_READS = "chat_replica_reads_total", Kind::Counter,
+        "Reads that may lag, by result: replica, or, from the database itself, own_write (the reader wrote lately), behind, down; only where there is a replica.";
     BUS_PUBLISHED = "chat_bus_published_total", Kind::Counter,
         "Envelopes published on the bus.";
     BUS_PUBLISH = "chat_bus_publish_seconds", Kind::Histogram(LATENCY),

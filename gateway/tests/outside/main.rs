@@ -13,8 +13,13 @@ mod mariadb_server;
 #[expect(dead_code, reason = "what only the bus's suite needs")]
 mod redis_server;
 
+#[path = "../store/harness.rs"]
+#[expect(dead_code, reason = "the suite of the store uses all of it")]
+mod harness;
+
 mod certificates;
 mod mysql;
 mod node;
 mod redis_acl;
 mod redis_tls;
+mod replica;

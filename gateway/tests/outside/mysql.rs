@@ -91,7 +91,10 @@ async fn a_store_speaks_tls_and_shows_its_certificate() {
     assert_eq!(fault(&safe.url("known", "127.0.0.1", &own)).await, None);
     // Another name of the same machine, which the certificate does not bear.
     let told = fault(&safe.url("known", "localhost", &own)).await.unwrap();
-    assert!(told.contains("TLS") && told.contains("not valid for name"), "{told}");
+    assert!(
+        told.contains("TLS") && told.contains("not valid for name"),
+        "{told}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,6 +114,9 @@ async fn a_file_that_is_not_there_is_a_wrong_setting() {
         let url = format!("mysql://a:sesame@127.0.0.1:1/chat?{parameter}=/nowhere.pem");
         let InvalidUrl { .. } = open(&Settings::new(url.clone())).map(drop).unwrap_err();
         let told = open(&Settings::new(url)).map(drop).unwrap_err().to_string();
-        assert!(told.starts_with(&format!("{parameter}=/nowhere.pem: ")), "{told}");
+        assert!(
+            told.starts_with(&format!("{parameter}=/nowhere.pem: ")),
+            "{told}"
+        );
     }
 }

@@ -30,7 +30,10 @@ impl Node {
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())
             .env("METRICS_ADDR", "")
-            .env("DATABASE_URL", format!("sqlite://{}/chat.db", folder.path("data").display()))
+            .env(
+                "DATABASE_URL",
+                format!("sqlite://{}/chat.db", folder.path("data").display()),
+            )
             .env("JWT_SECRET", "a secret for tests of at least 32 bytes")
             .env("APP_ENV", "production")
             .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))

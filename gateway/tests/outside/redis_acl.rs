@@ -23,7 +23,8 @@ const PASSWORD: &str = "sesame-7f3a";
 
 /// The rules of the page, from its `ACL SETUSER gateway` on.
 fn rules() -> Vec<String> {
-    let page = std::fs::read_to_string(format!("{}/../docs/outside.md", env!("CARGO_MANIFEST_DIR")));
+    let page =
+        std::fs::read_to_string(format!("{}/../docs/outside.md", env!("CARGO_MANIFEST_DIR")));
     let page = page.unwrap();
     let rules = page.split("ACL SETUSER gateway").nth(1).unwrap();
     let rules = rules.split("```").next().unwrap().replace('\\', " ");
@@ -40,7 +41,11 @@ async fn set_user(redis: &RedisServer, rules: &[&str]) {
 async fn with_user() -> RedisServer {
     let redis = RedisServer::start();
     let rules = rules();
-    set_user(&redis, &rules.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    set_user(
+        &redis,
+        &rules.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
+    .await;
     redis
 }
 
@@ -199,8 +204,16 @@ async fn a_node_with_a_right_too_few_is_not_ready_says_which_and_heals() {
         (["-xadd"].as_slice(), ["+xadd"].as_slice(), "xadd"),
         (&["-subscribe"], &["+subscribe"], "subscribe"),
         (&["resetkeys", "~other:*"], &["resetkeys", "~chat:*"], "key"),
-        (&["resetchannels", "&other:*"], &["resetchannels", "&chat:*"], "channel"),
-        (&["resetpass", ">other"], &["resetpass", ">sesame-7f3a"], "WRONGPASS"),
+        (
+            &["resetchannels", "&other:*"],
+            &["resetchannels", "&chat:*"],
+            "channel",
+        ),
+        (
+            &["resetpass", ">other"],
+            &["resetpass", ">sesame-7f3a"],
+            "WRONGPASS",
+        ),
     ] {
         set_user(&redis, taken).await;
         let node = Node::start(&[("REDIS_URL", url(&redis))]);

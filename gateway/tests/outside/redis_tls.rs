@@ -157,12 +157,19 @@ async fn a_node_says_what_is_wrong_waits_and_heals() {
 #[tokio::test]
 async fn a_file_that_is_none_stops_the_node_and_is_named() {
     let safe = Safe::start();
-    for (place, setting) in [(1, "REDIS_CA_FILE"), (2, "REDIS_CERT_FILE"), (3, "REDIS_KEY_FILE")] {
+    for (place, setting) in [
+        (1, "REDIS_CA_FILE"),
+        (2, "REDIS_CERT_FILE"),
+        (3, "REDIS_KEY_FILE"),
+    ] {
         let mut settings = safe.settings();
         settings[place].1 = "/nowhere/file.pem".to_owned();
         let mut node = Node::start(&settings);
         assert_ne!(node.end().await, Some(0));
         let log = node.log();
-        assert!(log.contains(setting) && log.contains("/nowhere/file.pem"), "{log}");
+        assert!(
+            log.contains(setting) && log.contains("/nowhere/file.pem"),
+            "{log}"
+        );
     }
 }

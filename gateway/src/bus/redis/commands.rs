@@ -261,11 +261,7 @@ impl Commands {
     }
 
     /// Keeps a connection that failed out of the pool: it may be broken, or lead to a Redis that has become a replica.
-    fn settle<T>(
-        &self,
-        connection: Object<Door>,
-        answer: RedisResult<T>,
-    ) -> Result<T, BusError> {
+    fn settle<T>(&self, connection: Object<Door>, answer: RedisResult<T>) -> Result<T, BusError> {
         answer.map_err(|error| {
             drop(Object::take(connection));
             self.inner.pool.retain(|_, _| false);

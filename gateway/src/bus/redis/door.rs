@@ -76,10 +76,16 @@ fn read(path: &Path, kind: &str) -> Result<Vec<u8>, UselessFile> {
     };
     let text = std::fs::read(path).map_err(|error| useless(error.to_string()))?;
     let begins = |line: &[u8]| line.starts_with(b"-----BEGIN ") && line.ends_with(kind.as_bytes());
-    if text.split(|byte| *byte == b'\n').any(|line| begins(line.trim_ascii())) {
+    if text
+        .split(|byte| *byte == b'\n')
+        .any(|line| begins(line.trim_ascii()))
+    {
         Ok(text)
     } else {
-        Err(useless(format!("holds no PEM of the kind {}", kind.trim_end_matches('-'))))
+        Err(useless(format!(
+            "holds no PEM of the kind {}",
+            kind.trim_end_matches('-')
+        )))
     }
 }
 
@@ -94,7 +100,9 @@ pub(super) struct Door {
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("tls", &self.tls).finish_non_exhaustive()
+        f.debug_struct("Door")
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_file_of_another_kind_is_named() {
-        let folder = std::env::temp_dir().join(format!("gateway-door-{:016x}", rand::random::<u64>()));
+        let folder =
+            std::env::temp_dir().join(format!("gateway-door-{:016x}", rand::random::<u64>()));
         std::fs::create_dir(&folder).expect("a folder");
         let file = |name: &str, text: &str| {
             let path = folder.join(name);

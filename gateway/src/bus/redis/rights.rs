@@ -16,7 +16,8 @@ pub(super) async fn check(
     connection: &mut MultiplexedConnection,
 ) -> RedisResult<()> {
     // A name of its own for each call: two nodes at once must not meet.
-    let name = |kind: &str| commands.name(format_args!("rights:{:016x}:{kind}", rand::random::<u64>()));
+    let name =
+        |kind: &str| commands.name(format_args!("rights:{:016x}:{kind}", rand::random::<u64>()));
     let script = Script::new(include_str!("rights.lua"));
     let mut call = script.prepare_invoke();
     for kind in ["hash", "sorted", "set", "stream", "text"] {

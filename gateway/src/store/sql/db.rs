@@ -162,9 +162,18 @@ impl Db {
     /// A writing statement by itself, committed when it returns. Where others stand in its way it is tried again; where its
     /// connection is lost under it, it is unknown whether it took effect.
     pub(super) async fn run(&self, query: Query) -> Result<Done, Fault> {
-        let mut tries = self.tries();
         let place = self.calls.enter()?;
-        let mut conn = self.writer(tries.by, Some(place)).await?;
+        self.run_in(query, Some(place)).await
+    }
+
+    /// The same, not in line with the others: for what others wait for, and must be small.
+    pub(super) async fn run_of_all(&self, query: Query) -> Result<Done, Fault> {
+        self.run_in(query, None).await
+    }
+
+    async fn run_in(&self, query: Query, place: Option<Pass>) -> Result<Done, Fault> {
+        let mut tries = self.tries();
+        let mut conn = self.writer(tries.by, place).await?;
         loop {
             match conn.run(query.clone()).await {
                 Err(fault) if fault.is_contention() && tries.next() => {}
@@ -237,7 +246,7 @@ impl Db {
         }
     }
 
-    async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
+    pub(super) async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let inner = match &self.pools {
             Pools::MySql(pool, _) => Inner::MySql(acquire(pool, by).await?),
             Pools::Sqlite {
