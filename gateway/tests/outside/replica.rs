@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gateway::store::{MessagePage, PagePosition, ProfileChange, ReadMark, SharedStore, open};
 use shared::{EventSeq, SenderType, Timestamp};
 
-use crate::harness::{Database, Fixture, Kind, Talk, admin, anyone, client};
+use crate::harness::{Database, Fixture, Kind, Talk, admin, anyone, client, stored};
 use crate::mariadb_server::MariaDb;
 
 /// How far behind the replica may be. Longer than a step of a test takes.
@@ -112,8 +112,10 @@ impl House {
     }
 
     async fn client_says(&self, node: usize, text: &str) -> EventSeq {
-        let said = self.nodes[node].append(&[self.talk.by_client(text)], &anyone());
-        crate::harness::stored(&said.await.unwrap().results[0]).event_seq
+        let said = self.nodes[node]
+            .append(&[self.talk.by_client(text)], &anyone())
+            .await;
+        stored(&said.unwrap().results[0]).event_seq
     }
 
     /// What the list of conversations shows as the last message.

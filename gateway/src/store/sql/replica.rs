@@ -171,7 +171,10 @@ impl Replica {
 
     async fn connection(&self) -> Result<Conn, Fault> {
         let by = Instant::now() + PATIENCE.min(self.db.acquire_timeout);
-        self.heed(self.db.reader(by, None).await)
+        let mut conn = self.heed(self.db.reader(by, None).await)?;
+        // A server that is there and says nothing is found out as soon.
+        conn.by = Some(by);
+        Ok(conn)
     }
 
     /// How often the clock is set forward: a limit must be many times that.
@@ -261,6 +264,7 @@ impl SqlStore {
         let mut conn = replica.connection().await?;
         let at = replica.heed(read_clock(&mut conn).await)?;
         let lag = between(at, now) + asked.elapsed();
+        conn.by = None;
         Ok(if lag <= replica.limit {
             (Outcome::Replica, Some(conn))
         } else {
@@ -285,6 +289,7 @@ impl SqlStore {
             let query = Query::new("SELECT lastEventSeq FROM Conversations WHERE id = ?");
             let mut conn = replica.connection().await?;
             let row = replica.heed(conn.first(query.bind(conversation)).await)?;
+            conn.by = None;
             let has = row.map_or(Ok(0), |row| row.int())?;
             Ok::<_, Fault>(if has >= change.get() {
                 (Outcome::Replica, Some(conn))
