@@ -38,7 +38,7 @@ async fn a_client_registers_once_whatever_the_case(kind: Kind) {
         .users(user.id, &[user.id, UserId::new(999)])
         .await
         .unwrap();
-    assert_eq!(found, vec![user]);
+    assert_eq!(found, vec![user.clone()]);
     assert!(fixture.store.users(user.id, &[]).await.unwrap().is_empty());
     fixture.end().await;
 }

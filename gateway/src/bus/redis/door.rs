@@ -141,9 +141,9 @@ impl managed::Manager for Door {
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<MultiplexedConnection> {
-        self.client(redis::ProtocolVersion::RESP2)?
-            .get_multiplexed_async_connection_with_config(&self.timing)
-            .await
+        let client = self.client(redis::ProtocolVersion::RESP2)?;
+        // With TLS it is large, seldom needed, and part of the way of every command.
+        Box::pin(client.get_multiplexed_async_connection_with_config(&self.timing)).await
     }
 
     async fn recycle(

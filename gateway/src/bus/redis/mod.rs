@@ -1,6 +1,6 @@
 //! The bus between nodes: Redis pub/sub, a channel for each room, and a script (`publish.lua`) that keeps the order. The
-//! parts: `commands` is the way to Redis, through its `door`, `link` the way back with its `ear` and `wishes`, `frame` what travels, `echo` the
-//! proof, `rights` the other one, `hand_on` what the relay gets, with what was missed from the `history`.
+//! parts: `commands` is the way to Redis, through its `door`, `link` the way back with its `ear` and `wishes`, `frame` what
+//! travels, `rights` and `echo` the proofs, `hand_on` what the relay gets, with what was missed from the `history`.
 //!
 //! One Redis (6 or later), or one that fails over to a replica under the same address; not a Redis Cluster, whose nodes do
 //! not share a script's keys.
