@@ -8,9 +8,9 @@ CREATE TABLE IF NOT EXISTS ReplicaClock (
 
 INSERT IGNORE INTO ReplicaClock (id, at) VALUES (1, 0);
 
--- Who has written lately, and until when what they read must not come from a replica. Noted before they write, a while ahead,
--- so that not every write notes it. No foreign key: nothing is locked for it.
+-- Who has written lately, and until when their writes may come: a replica that has not got that far is not for them. Noted before
+-- they write, a while ahead, so that not every write notes it. No foreign key: nothing is locked for it.
 CREATE TABLE IF NOT EXISTS UserWrites (
     userId INT NOT NULL PRIMARY KEY,
-    primaryUntil BIGINT NOT NULL
+    writesUntil BIGINT NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

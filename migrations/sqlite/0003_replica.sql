@@ -9,5 +9,5 @@ INSERT OR IGNORE INTO ReplicaClock (id, at) VALUES (1, 0);
 
 CREATE TABLE IF NOT EXISTS UserWrites (
     userId INTEGER NOT NULL PRIMARY KEY,
-    primaryUntil INTEGER NOT NULL
+    writesUntil INTEGER NOT NULL
 );

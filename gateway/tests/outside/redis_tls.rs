@@ -1,7 +1,7 @@
 //! `rediss://`: a Redis with a certificate of a test's own authority, which asks for the clients', too.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gateway::bus::Bus;
 use gateway::bus::redis::{
@@ -82,7 +82,16 @@ fn bus(commands: Commands) -> RedisBus {
 /// Both ways work: the echo goes out on the pool's connection and comes in on the link's.
 async fn works(bus: &RedisBus) {
     bus.subscribe(&[Room::User(UserId::new(1))]).await.unwrap();
-    bus.check().await.unwrap();
+    becomes(bus, true).await;
+}
+
+/// Waits until it works, or until it does not.
+async fn becomes(bus: &RedisBus, well: bool) {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while bus.check().await.is_ok() != well {
+        assert!(Instant::now() < give_up, "it never turns {well}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,16 +121,8 @@ async fn certificates_are_replaced_under_a_running_node() {
     files.write("server.pem", &pair.certificate);
     files.write("server-key.pem", &pair.key);
     safe.redis.restart();
-    let heals = async |wanted: bool| {
-        let give_up = tokio::time::Instant::now() + Duration::from_secs(20);
-        while bus.check().await.is_ok() != wanted {
-            assert!(tokio::time::Instant::now() < give_up);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    heals(false).await;
+    becomes(&bus, false).await;
     safe.give(&next, &next);
-    heals(true).await;
     works(&bus).await;
     bus.close().await;
 }

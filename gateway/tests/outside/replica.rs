@@ -242,6 +242,47 @@ async fn a_reader_sees_its_own_writes_on_every_node_while_the_replica_stands_sti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_note_that_has_ended_is_heeded_until_the_replica_is_past_it() {
+    let house = House::start().await;
+    // Notes hold for twice (one second and one and a half, and one to spare).
+    let mut settings = house.fixture.database.settings();
+    settings.replica_url = Some(house.fixture.database.url_at("root", house.replica.port));
+    settings.replica_lag = LIMIT * 20;
+    settings.acquire_timeout = Duration::from_secs(1);
+    settings.statement_timeout = Duration::from_secs(1);
+    let node = open(&settings).unwrap();
+    let (mine, theirs) = (client(house.talk.client), admin(house.talk.agent));
+    let unread = async |viewer| node.unread(viewer).await.unwrap().all;
+    house.mark().await;
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while unread(theirs).await != MARK {
+        assert!(Instant::now() < give_up, "the replica is not read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    house.replica.sql(&["STOP SLAVE SQL_THREAD"]).await;
+    let message = [house.talk.by_client("mine")];
+    node.append(&message, &anyone()).await.unwrap();
+    let written = Instant::now();
+    while written.elapsed() < Duration::from_secs(9) {
+        assert_eq!(unread(mine).await, 0, "after {:?}", written.elapsed());
+        assert_eq!(unread(theirs).await, MARK);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    house.replica.sql(&["START SLAVE SQL_THREAD"]).await;
+    house.follows().await;
+    house.mark().await;
+    while unread(mine).await != MARK {
+        assert!(
+            Instant::now() < give_up,
+            "it never comes back to the replica"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    node.close().await;
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_write_is_read_by_its_writer() {
     let house = House::start().await;
     let talk = house.talk;
@@ -339,7 +380,7 @@ async fn notes_are_made_before_anything_is_read_from_it_and_seldom() {
     let notes = "SELECT COUNT(*) FROM UserWrites";
     assert_eq!(house.fixture.database.number(notes).await, 0);
     house.client_says(0, "one").await;
-    let until = "SELECT MAX(primaryUntil) FROM UserWrites";
+    let until = "SELECT MAX(writesUntil) FROM UserWrites";
     let first = house.fixture.database.number(until).await;
     for _ in 0..20 {
         house.client_says(0, "more").await;
@@ -350,6 +391,21 @@ async fn notes_are_made_before_anything_is_read_from_it_and_seldom() {
     house.follows().await;
     house.mark().await;
     assert_eq!(house.unread_of_agent(0).await, 21);
+    // A node that reads from it already heeds them, whatever the other's limit is.
+    let mut settings = house.fixture.database.settings();
+    settings.replica_url = Some(house.fixture.database.url_at("root", house.replica.port));
+    settings.replica_lag = LIMIT * 20;
+    let reading = open(&settings).unwrap();
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while reading.unread(admin(house.talk.agent)).await.unwrap().all != MARK {
+        assert!(Instant::now() < give_up, "the replica is not read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    house.replica.sql(&["STOP SLAVE SQL_THREAD"]).await;
+    let own = reading.unread(client(house.talk.client)).await.unwrap();
+    assert_eq!(own.all, 0);
+    reading.close().await;
+    house.replica.sql(&["START SLAVE SQL_THREAD"]).await;
     // Without a replica there are none.
     house.fixture.say(house.talk.by_agent("unnoted")).await;
     assert_eq!(house.fixture.database.number(notes).await, 1);

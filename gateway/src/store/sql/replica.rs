@@ -3,9 +3,9 @@
 //! - **How far it is** says a clock in the database (`ReplicaClock`), which the nodes set forward: what was committed before a time
 //!   that the replica knows, it knows, too. It is read on the same connection as the answer, so several replicas may stand behind
 //!   one address. One that is further behind than the limit is not read.
-//! - **Whoever wrote reads it**, on whatever node: before a write its user is noted (`UserWrites`) until after the write must have
-//!   come to every replica that may be read, and until then reads from the database itself. A note holds for a while, so that
-//!   whoever writes on costs one small statement now and then; without a replica nothing is noted.
+//! - **Whoever wrote reads it**, on whatever node: before a write its user is noted (`UserWrites`), with a time by which all that
+//!   the note covers is committed. A replica whose clock has not passed that time is not for this reader. A note covers what is
+//!   written for a while, so that whoever writes on costs one small statement now and then; without a replica nothing is noted.
 //! - **Pages of messages** need neither: the reader knows which change is the conversation's last, from looking whether it may be
 //!   read, and the replica says whether it has that one.
 //!
@@ -78,7 +78,7 @@ pub(super) struct Replica {
     pub(super) db: Db,
     /// How far behind it may be and still be read; zero: it is not read.
     limit: Duration,
-    /// How long before the end of a note a write may still begin that it covers.
+    /// How long before the end of a note a write may still begin that it covers: as long as a write takes.
     lead: Duration,
     /// When each note of this node's was made. What another node noted is in the database.
     noted: Mutex<HashMap<UserId, Instant>>,
@@ -126,7 +126,7 @@ impl Replica {
             counter!(names::REPLICA_READS, "result" => outcome.as_str()).increment(0);
         }
         Self {
-            lead: db.acquire_timeout + db.timeout + settings.replica_lag + SPARE,
+            lead: db.acquire_timeout + db.timeout + SPARE,
             db,
             limit: settings.replica_lag,
             noted: Mutex::default(),
@@ -136,7 +136,7 @@ impl Replica {
         }
     }
 
-    /// How long a note holds: as long again as it must be good for the last write that it covers.
+    /// How long a note holds: as long again as the last write that it covers may take.
     fn life(&self) -> Duration {
         self.lead * 2
     }
@@ -203,7 +203,7 @@ impl SqlStore {
         let users: Vec<UserId> = users.into_iter().collect();
         for chunk in users.chunks(USERS) {
             let at = Instant::now();
-            let mut query = Query::new("INSERT INTO UserWrites (userId, primaryUntil) VALUES ");
+            let mut query = Query::new("INSERT INTO UserWrites (userId, writesUntil) VALUES ");
             query.push_rows(
                 chunk.len(),
                 &format!("(?, {} + ?)", self.dialect().now_ms()),
@@ -212,7 +212,9 @@ impl SqlStore {
                 query.push_value(*user);
                 query.push_value(millis(replica.life()));
             }
-            query.push(" ON DUPLICATE KEY UPDATE primaryUntil = GREATEST(primaryUntil, VALUES(primaryUntil))");
+            query.push(
+                " ON DUPLICATE KEY UPDATE writesUntil = GREATEST(writesUntil, VALUES(writesUntil))",
+            );
             self.db.run_of_all(query).await?;
             replica.remember(chunk, at);
         }
@@ -248,7 +250,7 @@ impl SqlStore {
         let asked = Instant::now();
         let now = self.dialect().now_ms();
         let query = Query::new(format!(
-            "SELECT {now}, (SELECT primaryUntil FROM UserWrites WHERE userId = ?)"
+            "SELECT {now}, (SELECT writesUntil FROM UserWrites WHERE userId = ?)"
         ))
         .bind(reader);
         let row = self
@@ -265,10 +267,12 @@ impl SqlStore {
         let at = replica.heed(read_clock(&mut conn).await)?;
         let lag = between(at, now) + asked.elapsed();
         conn.by = None;
-        Ok(if lag <= replica.limit {
-            (Outcome::Replica, Some(conn))
-        } else {
+        Ok(if lag > replica.limit {
             (Outcome::Behind, None)
+        } else if until.is_some_and(|until| until >= at) {
+            (Outcome::OwnWrite, None)
+        } else {
+            (Outcome::Replica, Some(conn))
         })
     }
 
