@@ -7,7 +7,6 @@
 )]
 
 #[path = "../mariadb_server/mod.rs"]
-#[expect(dead_code, reason = "what only suites of faults need")]
 mod mariadb_server;
 #[path = "../redis_server/mod.rs"]
 #[expect(dead_code, reason = "what only the bus's suite needs")]

@@ -1,9 +1,11 @@
 //! TLS of MySQL, by the parameters of `DATABASE_URL`: a server with a certificate of a test's own authority, where one user must
 //! come with TLS and another with a certificate of its own.
 
-use gateway::store::{InvalidUrl, SchemaState, Settings, StoreError, open};
+use gateway::store::{InvalidUrl, PagePosition, SchemaState, Settings, StoreError, open};
+use shared::Timestamp;
 
 use crate::certificates::{Authority, Folder, ServerFiles, shown};
+use crate::harness::{Database, Fixture, Kind};
 use crate::mariadb_server::MariaDb;
 use crate::node::Node;
 
@@ -106,6 +108,62 @@ async fn a_node_that_trusts_somebody_else_says_so_waits_and_heals() {
     safe.own.write("ca.pem", &safe.authority.pem);
     node.is_ready().await;
     assert!(!node.log().contains("sesame"), "{}", node.log());
+}
+
+/// The rights between two words of the page, as a list for GRANT.
+fn rights(before: &str) -> String {
+    let page =
+        std::fs::read_to_string(format!("{}/../docs/outside.md", env!("CARGO_MANIFEST_DIR")));
+    let page = page.unwrap().replace('\n', " ");
+    let after = page.split(before).nth(1).unwrap();
+    after.split('`').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_of_the_page_are_enough() {
+    let server = MariaDb::start().await;
+    let (serves, migrates) = (rights("The rights:"), rights("AUTO_MIGRATE=false`, and"));
+    let database = Database::on(
+        Kind::MySql,
+        server.url().trim_end_matches("chat").to_owned(),
+    )
+    .await;
+    server
+        .sql(&[
+            "CREATE USER server@'%'; CREATE USER migrator@'%'",
+            &format!("GRANT {serves} ON *.* TO server@'%'"),
+            &format!("GRANT {serves}, {migrates} ON *.* TO migrator@'%'"),
+        ])
+        .await;
+    let migrator = open(&Settings::new(database.url_at("migrator", server.port))).unwrap();
+    for _ in 0..2 {
+        migrator.migrate().await.unwrap();
+    }
+    migrator.close().await;
+    let store = open(&Settings::new(database.url_at("server", server.port))).unwrap();
+    assert!(matches!(
+        store.migrate().await,
+        Err(StoreError::Internal(_))
+    ));
+    let fixture = Fixture { database, store };
+    let talk = fixture.talk().await;
+    let said = fixture.say(talk.by_client("x")).await;
+    assert_eq!(
+        fixture
+            .page(talk.conversation, PagePosition::Latest, 1)
+            .await,
+        [said]
+    );
+    fixture
+        .store
+        .prune_sessions(Timestamp::now())
+        .await
+        .unwrap();
+    let gone = fixture
+        .store
+        .delete_conversation(talk.conversation, talk.agent, Timestamp::now());
+    gone.await.unwrap().unwrap();
+    fixture.end().await;
 }
 
 #[tokio::test]

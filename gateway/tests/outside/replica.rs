@@ -47,11 +47,18 @@ impl House {
                 "START SLAVE",
             ])
             .await;
+        // As docs/outside.md has it; the replica hears of it, too.
+        primary
+            .sql(&[
+                "CREATE USER reader@'%'",
+                "GRANT SELECT ON *.* TO reader@'%'",
+            ])
+            .await;
         let server = primary.url().trim_end_matches("chat").to_owned();
         let fixture = Fixture::in_database(Database::on(Kind::MySql, server).await).await;
         let talk = fixture.talk().await;
         let mut settings = fixture.database.settings();
-        settings.replica_url = Some(fixture.database.url_at("root", replica.port));
+        settings.replica_url = Some(fixture.database.url_at("reader", replica.port));
         settings.replica_lag = limit;
         let nodes = [open(&settings).unwrap(), open(&settings).unwrap()];
         let house = Self {
@@ -246,7 +253,7 @@ async fn a_note_that_has_ended_is_heeded_until_the_replica_is_past_it() {
     let house = House::start().await;
     // Notes hold for twice (one second and one and a half, and one to spare).
     let mut settings = house.fixture.database.settings();
-    settings.replica_url = Some(house.fixture.database.url_at("root", house.replica.port));
+    settings.replica_url = Some(house.fixture.database.url_at("reader", house.replica.port));
     settings.replica_lag = LIMIT * 20;
     settings.acquire_timeout = Duration::from_secs(1);
     settings.statement_timeout = Duration::from_secs(1);
@@ -393,7 +400,7 @@ async fn notes_are_made_before_anything_is_read_from_it_and_seldom() {
     assert_eq!(house.unread_of_agent(0).await, 21);
     // A node that reads from it already heeds them, whatever the other's limit is.
     let mut settings = house.fixture.database.settings();
-    settings.replica_url = Some(house.fixture.database.url_at("root", house.replica.port));
+    settings.replica_url = Some(house.fixture.database.url_at("reader", house.replica.port));
     settings.replica_lag = LIMIT * 20;
     let reading = open(&settings).unwrap();
     let give_up = Instant::now() + Duration::from_secs(20);
