@@ -90,6 +90,20 @@ pub(super) struct Replica {
     pub(super) stop: CancellationToken,
 }
 
+/// What the database says of a reader: its time (milliseconds since 1970), when it was asked at the latest, and by when all that
+/// the reader has written is committed.
+struct Note {
+    now: i64,
+    asked: Instant,
+    until: Option<i64>,
+}
+
+/// Which of the two did not answer.
+enum Trouble {
+    Database,
+    Replica,
+}
+
 /// Where a reader reads.
 pub(super) enum Source<'a> {
     Primary(&'a SqlStore),
@@ -177,6 +191,24 @@ impl Replica {
         Ok(conn)
     }
 
+    /// A connection, where it has come far enough for a reader with such a note.
+    async fn fit(&self, note: Note) -> Result<(Outcome, Option<Conn>), Fault> {
+        if note.until.is_some_and(|until| until > note.now) {
+            return Ok((Outcome::OwnWrite, None));
+        }
+        let mut conn = self.connection().await?;
+        let at = self.heed(read_clock(&mut conn).await)?;
+        let lag = between(at, note.now) + note.asked.elapsed();
+        conn.by = None;
+        Ok(if lag > self.limit {
+            (Outcome::Behind, None)
+        } else if note.until.is_some_and(|until| until >= at) {
+            (Outcome::OwnWrite, None)
+        } else {
+            (Outcome::Replica, Some(conn))
+        })
+    }
+
     /// How often the clock is set forward: a limit must be many times that.
     fn beat(&self) -> Duration {
         match self.limit {
@@ -227,52 +259,43 @@ impl SqlStore {
         if replica.limit.is_zero() {
             return None;
         }
-        let (outcome, conn) = match self.fit(replica, reader).await {
+        let found = async {
+            if replica.was_noted_within(reader, replica.life()) {
+                return Ok((Outcome::OwnWrite, None));
+            }
+            if replica.is_resting() {
+                return Ok((Outcome::Down, None));
+            }
+            // Asked after the note was looked for: so what the replica has is not older than what that needs.
+            let note = self.note_of(reader).await;
+            let note = note.map_err(|_| Trouble::Database)?;
+            let found = replica.fit(note).await;
+            found.map_err(|_| Trouble::Replica)
+        };
+        let (outcome, conn) = match found.await {
             Ok(found) => found,
-            Err(_) => (Outcome::Down, None),
+            Err(Trouble::Replica) => (Outcome::Down, None),
+            // It will say so itself, to whom it is asked for.
+            Err(Trouble::Database) => return None,
         };
         outcome.count();
         Some(Source::Replica(replica, conn?))
     }
 
-    async fn fit(
-        &self,
-        replica: &Replica,
-        reader: UserId,
-    ) -> Result<(Outcome, Option<Conn>), Fault> {
-        if replica.was_noted_within(reader, replica.life()) {
-            return Ok((Outcome::OwnWrite, None));
-        }
-        if replica.is_resting() {
-            return Ok((Outcome::Down, None));
-        }
-        // The replica is asked after the database: so what it has is not older than what the answer of this one needs.
+    /// Until when a reader's own writes may come, as far as is noted.
+    async fn note_of(&self, reader: UserId) -> Result<Note, Fault> {
         let asked = Instant::now();
-        let now = self.dialect().now_ms();
         let query = Query::new(format!(
-            "SELECT {now}, (SELECT writesUntil FROM UserWrites WHERE userId = ?)"
-        ))
-        .bind(reader);
-        let row = self
-            .db
-            .first(query)
-            .await?
-            .ok_or(sqlx::Error::RowNotFound)?;
+            "SELECT {}, (SELECT writesUntil FROM UserWrites WHERE userId = ?)",
+            self.dialect().now_ms()
+        ));
+        let row = self.db.first(query.bind(reader)).await?;
+        let row = row.ok_or(sqlx::Error::RowNotFound)?;
         let mut cells = row.cells();
-        let (now, until) = (cells.int()?, cells.opt_int()?);
-        if until.is_some_and(|until| until > now) {
-            return Ok((Outcome::OwnWrite, None));
-        }
-        let mut conn = replica.connection().await?;
-        let at = replica.heed(read_clock(&mut conn).await)?;
-        let lag = between(at, now) + asked.elapsed();
-        conn.by = None;
-        Ok(if lag > replica.limit {
-            (Outcome::Behind, None)
-        } else if until.is_some_and(|until| until >= at) {
-            (Outcome::OwnWrite, None)
-        } else {
-            (Outcome::Replica, Some(conn))
+        Ok(Note {
+            now: cells.int()?,
+            asked,
+            until: cells.opt_int()?,
         })
     }
 
