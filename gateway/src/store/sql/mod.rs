@@ -4,6 +4,7 @@
 
 mod accounts;
 mod append;
+mod conn;
 mod conversations;
 mod db;
 mod dialect;
@@ -11,6 +12,7 @@ mod fault;
 mod log;
 mod messages;
 mod opening;
+mod pool;
 mod query;
 mod reading;
 mod replica;
