@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::SqlStore;
 use super::accounts::{own_clients, own_clients_query};
-use super::db::{Conn, Db};
+use super::conn::Conn;
+use super::db::Db;
 use super::fault::Fault;
 use super::query::{Query, Row};
 use crate::store::Settings;
