@@ -168,6 +168,19 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
     });
 
     if (overlay !== 'try-out') {
+      test('certificates are mounted where they are looked for, whole, and may be missing', () => {
+        for (const workload of [one('Deployment', 'chat-gateway'), one('Job', 'chat-gateway-migrate')]) {
+          const { volumes, containers } = workload.spec.template.spec;
+          assert.deepEqual(volumes, [{ name: 'tls', secret: { secretName: 'chat-gateway-tls', optional: true } }]);
+          // Without a subPath, under which it would never be replaced.
+          assert.deepEqual(containers[0].volumeMounts, [{ name: 'tls', mountPath: '/tls', readOnly: true }]);
+        }
+        for (const file of ['k8s/overlays/production/kustomization.yaml', 'k8s/overlays/production/secret.example.yaml']) {
+          const named = [...text(file).matchAll(/(?:_FILE|ssl-ca)=(\S+?)[,\s]/g)].map(([, name]) => name);
+          assert.ok(named.length > 0 && named.every((name) => /^\/tls\/(ca\.crt|tls\.crt|tls\.key)$/.test(name)), String(named));
+        }
+      });
+
       test('the autoscaler asks for figures that the adapter knows, and alone says how many', () => {
         const { spec } = one('HorizontalPodAutoscaler');
         const known = yaml('k8s/components/autoscaling/prometheus-adapter.values.yaml').rules.custom.map(({ name }) => name.as);

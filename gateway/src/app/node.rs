@@ -1,5 +1,6 @@
 //! One node, put together from its settings. The only file that names which store, bus and counts there are.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use super::StartError;
 use super::welcome::Welcome;
 use crate::api::{self, Readiness};
 use crate::auth::{AccessTokens, AuthParts, AuthService};
+use crate::bus::Bus;
 use crate::bus::local::LocalBus;
-use crate::bus::redis::{Commands, RedisBus, RedisBusSettings, RedisSettings};
-use crate::bus::{Bus, BusError};
+use crate::bus::redis::{
+    ClientFiles, Commands, RedisBus, RedisBusSettings, RedisSettings, TlsFiles, UselessFile,
+};
 use crate::chat::{self, CatchUp, Chat, Foundations};
 use crate::cluster::local::{LocalConnectionStates, LocalPresence, LocalRateLimiter};
 use crate::cluster::redis::{
@@ -78,6 +81,7 @@ pub fn open_store(config: &Config) -> Result<SharedStore, InvalidUrl> {
             .replica_url
             .as_ref()
             .map(|url| url.expose().to_owned()),
+        replica_lag: database.replica_lag,
         pool_size: database.pool_size,
         acquire_timeout: database.timeout,
         statement_timeout: database.timeout,
@@ -91,9 +95,7 @@ impl Node {
         let store =
             open_store(config).map_err(|error| setting("DATABASE_URL", error.to_string()))?;
         let shared = match &config.redis {
-            Some(redis) => {
-                over_redis(redis).map_err(|error| setting("REDIS_URL", error.to_string()))?
-            }
+            Some(redis) => over_redis(redis)?,
             None => in_process(),
         };
         let secret = config
@@ -288,12 +290,18 @@ async fn migrate(store: &SharedStore) {
     }
 }
 
-fn over_redis(redis: &RedisConfig) -> Result<Shared, BusError> {
+fn over_redis(redis: &RedisConfig) -> Result<Shared, StartError> {
+    let tls = tls_files(redis)?;
     let commands = Commands::open(&RedisSettings {
+        tls,
         connections: redis.pool_size,
         connect_timeout: redis.timeout,
         command_timeout: redis.timeout,
         ..RedisSettings::new(redis.url.expose())
+    })
+    .map_err(|error| StartError::Setting {
+        setting: "REDIS_URL",
+        reason: error.to_string(),
     })?;
     let node = uuid::Uuid::new_v4().to_string();
     Ok(Shared {
@@ -314,6 +322,34 @@ fn over_redis(redis: &RedisConfig) -> Result<Shared, BusError> {
         )),
         limiter: Arc::new(RedisRateLimiter::new(commands)),
     })
+}
+
+/// The files of TLS, each looked at once: one that is of no use stops the node, and its setting is named.
+fn tls_files(redis: &RedisConfig) -> Result<TlsFiles, StartError> {
+    let tls = TlsFiles {
+        ca: redis.ca_file.clone(),
+        client: redis
+            .client_files
+            .clone()
+            .map(|(certificate, key)| ClientFiles { certificate, key }),
+    };
+    let named = |useless: UselessFile| {
+        let is = |file: Option<&PathBuf>| file == Some(&useless.path);
+        let client = tls.client.as_ref();
+        let setting = if is(tls.ca.as_ref()) {
+            "REDIS_CA_FILE"
+        } else if is(client.map(|files| &files.certificate)) {
+            "REDIS_CERT_FILE"
+        } else {
+            "REDIS_KEY_FILE"
+        };
+        StartError::Setting {
+            setting,
+            reason: useless.to_string(),
+        }
+    };
+    tls.read().map_err(named)?;
+    Ok(tls)
 }
 
 fn in_process() -> Shared {

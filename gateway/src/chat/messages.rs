@@ -92,12 +92,13 @@ impl Chat {
         conversation: ConversationId,
         request: MessagesRequest,
     ) -> Result<MessagesPage, Failure> {
-        self.visible(viewer, conversation).await?;
+        let record = self.visible(viewer, conversation).await?;
         let MessagesRequest { position, limit } = request;
         // One more than asked for tells whether there are more.
         let page = MessagePage {
             position,
             limit: limit + 1,
+            as_of: Some(record.conversation.last_event_seq),
         };
         let mut messages = self.store.messages(conversation, page).await?;
         let has_more = messages.len() > limit as usize;

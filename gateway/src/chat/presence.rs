@@ -65,7 +65,7 @@ impl Chat {
         let ids: Vec<_> = online.iter().map(|(id, _)| *id).collect();
         let mut users: Vec<_> = self
             .store
-            .users(&ids)
+            .users(viewer.user, &ids)
             .await?
             .into_iter()
             .map(|user| OnlineUser {

@@ -97,6 +97,8 @@ pub struct DatabaseConfig {
     pub url: Secret,
     /// `DATABASE_REPLICA_URL`.
     pub replica_url: Option<Secret>,
+    /// `DATABASE_REPLICA_LAG_MS`; zero: nothing is read from it.
+    pub replica_lag: Duration,
     /// `DATABASE_POOL_SIZE`.
     pub pool_size: u32,
     /// `DATABASE_TIMEOUT_MS`: bounds the wait for a connection, and every statement.
@@ -110,6 +112,10 @@ pub struct DatabaseConfig {
 pub struct RedisConfig {
     /// `REDIS_URL`.
     pub url: Secret,
+    /// `REDIS_CA_FILE`.
+    pub ca_file: Option<PathBuf>,
+    /// `REDIS_CERT_FILE` and `REDIS_KEY_FILE`.
+    pub client_files: Option<(PathBuf, PathBuf)>,
     /// `REDIS_POOL_SIZE`.
     pub pool_size: usize,
     /// `REDIS_TIMEOUT_MS`: bounds every call.
@@ -254,6 +260,7 @@ fn read_database(reader: &mut Reader<'_>) -> DatabaseConfig {
     DatabaseConfig {
         url,
         replica_url,
+        replica_lag: reader.get(settings::DATABASE_REPLICA_LAG_MS, millis(0, 600_000)),
         pool_size: reader.get(settings::DATABASE_POOL_SIZE, number(1, 1000)),
         timeout: reader.get(settings::DATABASE_TIMEOUT_MS, millis(10, 600_000)),
         auto_migrate: reader.get(settings::AUTO_MIGRATE, flag),
@@ -262,13 +269,49 @@ fn read_database(reader: &mut Reader<'_>) -> DatabaseConfig {
 
 fn read_redis(reader: &mut Reader<'_>) -> Option<RedisConfig> {
     let url = reader.find(settings::REDIS_URL, redis_url);
+    let ca_file = reader.find(settings::REDIS_CA_FILE, path);
+    let certificate = reader.find(settings::REDIS_CERT_FILE, path);
+    let key = reader.find(settings::REDIS_KEY_FILE, path);
+    if !url
+        .as_ref()
+        .is_some_and(|url| url.expose().starts_with("rediss://"))
+    {
+        for (setting, file) in [
+            (settings::REDIS_CA_FILE, &ca_file),
+            (settings::REDIS_CERT_FILE, &certificate),
+            (settings::REDIS_KEY_FILE, &key),
+        ] {
+            if file.is_some() {
+                reader.complain(setting, "needs a REDIS_URL that is rediss://");
+            }
+        }
+    }
+    match (&certificate, &key) {
+        (Some(_), None) => {
+            reader.complain(settings::REDIS_KEY_FILE, "must be set with REDIS_CERT_FILE")
+        }
+        (None, Some(_)) => {
+            reader.complain(settings::REDIS_CERT_FILE, "must be set with REDIS_KEY_FILE")
+        }
+        _ => {}
+    }
     let pool_size = reader.get(settings::REDIS_POOL_SIZE, number(1, 1000));
     let timeout = reader.get(settings::REDIS_TIMEOUT_MS, millis(10, 600_000));
     url.map(|url| RedisConfig {
         url,
+        ca_file,
+        client_files: certificate.zip(key),
         pool_size,
         timeout,
     })
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "as all that read a value; whether the file is there is not looked at here"
+)]
+fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
 }
 
 fn read_auth(reader: &mut Reader<'_>, env: AppEnv) -> AuthConfig {

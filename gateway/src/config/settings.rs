@@ -84,6 +84,8 @@ settings! {
         "sqlite://path, or mysql://user:password@host:port/database (MySQL 8, MariaDB 10.6)";
     DATABASE_REPLICA_URL = Default::None("none: every read goes to DATABASE_URL"), SECRET,
         "a MySQL replica for reads that may lag";
+    DATABASE_REPLICA_LAG_MS = Default::Is("5000"), OPEN,
+        "how far behind the replica may be and still be read; 0 reads nothing from it, but notes already who has written";
     DATABASE_POOL_SIZE = Default::Is("16"), OPEN,
         "the most connections this node keeps to each database";
     DATABASE_TIMEOUT_MS = Default::Is("5000"), OPEN,
@@ -92,6 +94,12 @@ settings! {
         "whether serve brings the schema up to date before it serves; false leaves that to gateway migrate";
     REDIS_URL = Default::None("none: one node, events stay in the process"), SECRET,
         "redis:// or rediss://user:password@host:port/db; needed for more than one node";
+    REDIS_CA_FILE = Default::None("none: the usual public ones"), OPEN,
+        "PEM: the CAs that may vouch for a rediss:// server; read again for each new connection, as the two below are";
+    REDIS_CERT_FILE = Default::None("none"), OPEN,
+        "PEM: the certificate that this node shows to a rediss:// server, with those between it and the CA";
+    REDIS_KEY_FILE = Default::None("none"), OPEN,
+        "PEM: the private key of REDIS_CERT_FILE";
     REDIS_POOL_SIZE = Default::Is("8"), OPEN,
         "the most connections this node keeps to Redis for commands; subscriptions have one more";
     REDIS_TIMEOUT_MS = Default::Is("2000"), OPEN,

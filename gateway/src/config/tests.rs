@@ -66,10 +66,14 @@ fn every_variable_changes_the_configuration() {
         ("PORT", "0"),
         ("METRICS_ADDR", ""),
         ("DATABASE_REPLICA_URL", "mysql://r/chat"),
+        ("DATABASE_REPLICA_LAG_MS", "0"),
         ("DATABASE_POOL_SIZE", "3"),
         ("DATABASE_TIMEOUT_MS", "700"),
         ("AUTO_MIGRATE", "false"),
         ("REDIS_URL", "redis://localhost"),
+        ("REDIS_CA_FILE", "/tls/ca.pem"),
+        ("REDIS_CERT_FILE", "/tls/tls.pem"),
+        ("REDIS_KEY_FILE", "/tls/key.pem"),
         ("REDIS_POOL_SIZE", "3"),
         ("REDIS_TIMEOUT_MS", "700"),
         ("JWT_SECRET", "short but mine"),
@@ -90,6 +94,12 @@ fn every_variable_changes_the_configuration() {
     ] {
         let companions = match name {
             "DATABASE_REPLICA_URL" => vec![("DATABASE_URL", "mysql://p/chat")],
+            "REDIS_CA_FILE" => vec![("REDIS_URL", "rediss://localhost")],
+            "REDIS_CERT_FILE" | "REDIS_KEY_FILE" => vec![
+                ("REDIS_URL", "rediss://localhost"),
+                ("REDIS_CERT_FILE", "/tls/old.pem"),
+                ("REDIS_KEY_FILE", "/tls/old-key.pem"),
+            ],
             "REDIS_POOL_SIZE" | "REDIS_TIMEOUT_MS" => vec![("REDIS_URL", "redis://localhost")],
             _ => Vec::new(),
         };
@@ -267,4 +277,23 @@ fn brackets_hold_an_ipv6_address() {
     for bad in ["[]", "[localhost]", "[127.0.0.1]", "[::1", "::1]"] {
         assert!(complaint(&[("HOST", bad)]).contains("HOST"), "{bad}");
     }
+}
+
+#[test]
+fn certificates_are_for_rediss_and_come_in_pairs() {
+    let told = complaint(&[("REDIS_URL", "redis://r"), ("REDIS_CA_FILE", "/ca.pem")]);
+    assert!(
+        told.contains("REDIS_CA_FILE needs a REDIS_URL that is rediss://"),
+        "{told}"
+    );
+    let told = complaint(&[("REDIS_URL", "rediss://r"), ("REDIS_CERT_FILE", "/c.pem")]);
+    assert!(
+        told.contains("REDIS_KEY_FILE must be set with REDIS_CERT_FILE"),
+        "{told}"
+    );
+    let told = complaint(&[("REDIS_URL", "rediss://r"), ("REDIS_KEY_FILE", "/k.pem")]);
+    assert!(
+        told.contains("REDIS_CERT_FILE must be set with REDIS_KEY_FILE"),
+        "{told}"
+    );
 }

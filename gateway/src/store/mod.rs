@@ -51,8 +51,9 @@ pub trait Accounts: Send + Sync + 'static {
     /// One account.
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
 
-    /// Those accounts of `ids` that exist, in no order.
-    async fn users(&self, ids: &[UserId]) -> Result<Vec<User>, StoreError>;
+    /// Those accounts of `ids` that exist, in no order. For a reader, who sees its own changes; those of others may be as old as
+    /// a replica may be behind.
+    async fn users(&self, reader: UserId, ids: &[UserId]) -> Result<Vec<User>, StoreError>;
 
     /// An account and its password's hash, for login.
     async fn credentials(&self, email: &str) -> Result<Option<Credentials>, StoreError>;
@@ -134,7 +135,8 @@ pub trait Conversations: Send + Sync + 'static {
     ) -> Result<Option<ConversationRecord>, StoreError>;
 
     /// A page of the conversations a viewer may see, latest activity first, then by id, newest first. Activity is the
-    /// last message's time, or the creation where there is none.
+    /// last message's time, or the creation where there is none. The viewer sees its own changes; those of others may be as old
+    /// as a replica may be behind.
     async fn conversations(
         &self,
         viewer: Viewer,
@@ -166,10 +168,11 @@ pub trait Conversations: Send + Sync + 'static {
     /// turned read. `None` where there is no such conversation.
     async fn mark_read(&self, mark: &ReadMark) -> Result<Option<ReadOutcome>, StoreError>;
 
-    /// The unread counts of the viewer's side.
+    /// The unread counts of the viewer's side; as old as `conversations`.
     async fn unread(&self, viewer: Viewer) -> Result<UnreadTotals, StoreError>;
 
-    /// The people a user shares a conversation with: an agent's clients' accounts, a client's agents.
+    /// The people a user shares a conversation with: an agent's clients' accounts, a client's agents; as old as
+    /// `conversations`.
     async fn counterparts(&self, viewer: Viewer) -> Result<Vec<UserId>, StoreError>;
 }
 

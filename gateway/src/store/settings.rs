@@ -9,6 +9,8 @@ pub struct Settings {
     pub url: String,
     /// A lagging copy of the same database, for the reads that may lag.
     pub replica_url: Option<String>,
+    /// How far behind it may be and still be read. Zero: nothing is read from it, but who writes is noted.
+    pub replica_lag: Duration,
     /// The most connections a node opens to each of the two.
     pub pool_size: u32,
     /// How long a call waits for a free connection.
@@ -23,6 +25,7 @@ impl Settings {
         Self {
             url: url.into(),
             replica_url: None,
+            replica_lag: Duration::from_secs(5),
             pool_size: 16,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),

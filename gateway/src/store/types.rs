@@ -279,6 +279,8 @@ pub struct MessagePage {
     pub position: PagePosition,
     /// How many at the most.
     pub limit: u32,
+    /// The conversation's last change that the reader knows of: a page from before it is none. `None`: the latest there is.
+    pub as_of: Option<EventSeq>,
 }
 
 /// From where a page of messages goes.

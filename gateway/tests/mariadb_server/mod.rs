@@ -13,12 +13,19 @@ const START: Duration = Duration::from_secs(60);
 pub(crate) struct MariaDb {
     pub(crate) port: u16,
     folder: PathBuf,
+    /// What else it is started with.
+    options: Vec<String>,
     process: Option<Child>,
 }
 
 impl MariaDb {
     /// Starts one on a free port.
     pub(crate) async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// Starts one with more options.
+    pub(crate) async fn start_with(options: Vec<String>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         drop(listener);
@@ -36,6 +43,7 @@ impl MariaDb {
         let mut server = Self {
             port,
             folder,
+            options,
             process: None,
         };
         server.restart().await;
@@ -65,6 +73,7 @@ impl MariaDb {
             .arg(format!("--port={}", self.port))
             .arg(format!("--user={}", me()))
             .args(["--bind-address=127.0.0.1", "--character-set-server=utf8mb4"])
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();

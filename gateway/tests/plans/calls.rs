@@ -65,7 +65,7 @@ async fn accounts(store: &SharedStore) {
     let user = UserId::new(user_of(7));
     store.user(user).await.unwrap().unwrap();
     let ids: Vec<UserId> = (5..25).map(UserId::new).collect();
-    assert_eq!(store.users(&ids).await.unwrap().len(), 20);
+    assert_eq!(store.users(ids[0], &ids).await.unwrap().len(), 20);
     let account = store.credentials("USER30@crowd.test").await.unwrap();
     assert_eq!(account.unwrap().user.id, UserId::new(30));
     store.credentials_of(user).await.unwrap().unwrap();
@@ -155,6 +155,7 @@ async fn reading(store: &SharedStore) {
         let page = MessagePage {
             position,
             limit: 50,
+            as_of: None,
         };
         assert_eq!(store.messages(id(LONG), page).await.unwrap().len(), 50);
     }

@@ -24,6 +24,8 @@ pub(crate) fn shared_redis() -> RedisSettings {
 pub(crate) struct RedisServer {
     port: u16,
     directory: PathBuf,
+    /// What else it is started with.
+    options: Vec<String>,
     process: Option<Child>,
 }
 
@@ -31,6 +33,15 @@ impl RedisServer {
     /// Starts one on a free port.
     pub(crate) fn start() -> Self {
         let mut server = Self::reserve();
+        server.restart();
+        server
+    }
+
+    /// Starts one with more options.
+    #[allow(dead_code, reason = "only one of the suites needs it")]
+    pub(crate) fn start_with(options: Vec<String>) -> Self {
+        let mut server = Self::reserve();
+        server.options = options;
         server.restart();
         server
     }
@@ -45,6 +56,7 @@ impl RedisServer {
         Self {
             port,
             directory,
+            options: Vec::new(),
             process: None,
         }
     }
@@ -64,6 +76,7 @@ impl RedisServer {
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--port", &self.port.to_string(), "--dir"])
             .arg(&self.directory)
+            .args(&self.options)
             .stdout(Stdio::piped())
             .spawn()
             .expect("redis-server is installed");

@@ -35,11 +35,11 @@ async fn a_client_registers_once_whatever_the_case(kind: Kind) {
     assert_eq!(fixture.database.number(rows).await, 1);
     let found = fixture
         .store
-        .users(&[user.id, UserId::new(999)])
+        .users(user.id, &[user.id, UserId::new(999)])
         .await
         .unwrap();
-    assert_eq!(found, vec![user]);
-    assert!(fixture.store.users(&[]).await.unwrap().is_empty());
+    assert_eq!(found, vec![user.clone()]);
+    assert!(fixture.store.users(user.id, &[]).await.unwrap().is_empty());
     fixture.end().await;
 }
 

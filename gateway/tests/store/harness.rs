@@ -230,7 +230,14 @@ impl Fixture {
         limit: u32,
     ) -> Vec<Message> {
         self.store
-            .messages(conversation, MessagePage { position, limit })
+            .messages(
+                conversation,
+                MessagePage {
+                    position,
+                    limit,
+                    as_of: None,
+                },
+            )
             .await
             .unwrap()
     }

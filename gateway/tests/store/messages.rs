@@ -417,6 +417,7 @@ async fn pages_go_both_ways(kind: Kind) {
     let request = gateway::store::MessagePage {
         position: PagePosition::Before(seq(7)),
         limit: 3,
+        as_of: Some(EventSeq::new(9)),
     };
     assert_eq!(
         seqs(&store.messages(talk.conversation, request).await.unwrap()),
@@ -447,6 +448,7 @@ async fn a_replica_that_lags_or_fails_is_passed_over() {
         let request = gateway::store::MessagePage {
             position: PagePosition::Before(seq(5)),
             limit: 3,
+            as_of: Some(EventSeq::new(5)),
         };
         assert_eq!(
             seqs(&store.messages(talk.conversation, request).await.unwrap()),

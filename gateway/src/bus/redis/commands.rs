@@ -5,15 +5,17 @@ use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool, PoolConfig, Timeouts};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
-    RedisError, RedisResult, ScriptInvocation,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError,
+    RedisResult, ScriptInvocation,
 };
 use std::sync::Arc;
 
+use super::door::{Door, TlsFiles};
 use crate::bus::BusError;
 use crate::telemetry::pool::PoolMeter;
 
@@ -22,6 +24,8 @@ use crate::telemetry::pool::PoolMeter;
 pub struct RedisSettings {
     /// `redis://` or `rediss://`, with user and password where there are any. Never logged.
     pub url: String,
+    /// What its TLS needs, where that is not the usual.
+    pub tls: TlsFiles,
     /// What every key and channel begins with, so that several installations may share a Redis.
     pub prefix: String,
     /// The most connections for commands. Each carries many commands at once, so a few are enough.
@@ -37,6 +41,7 @@ impl RedisSettings {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            tls: TlsFiles::default(),
             prefix: "chat:".to_owned(),
             connections: 16,
             connect_timeout: Duration::from_secs(2),
@@ -48,6 +53,7 @@ impl RedisSettings {
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSettings")
+            .field("tls", &self.tls)
             .field("prefix", &self.prefix)
             .field("connections", &self.connections)
             .field("connect_timeout", &self.connect_timeout)
@@ -63,13 +69,11 @@ pub struct Commands {
 }
 
 struct Inner {
-    pool: Pool,
+    pool: Pool<Door>,
     meter: PoolMeter,
     /// The connection of the `_in_line` calls, out of the pool for as long as it works: the pool's check of a connection at
     /// every checkout costs a round trip, which would double the way of each message.
     line: Mutex<Option<MultiplexedConnection>>,
-    /// For connections that are not the pool's.
-    address: ConnectionInfo,
     prefix: String,
     /// What channels begin with: pub/sub knows no database numbers, so the number is part of their names.
     channel_prefix: String,
@@ -97,17 +101,24 @@ impl Commands {
             .as_str()
             .into_connection_info()
             .map_err(|error| unavailable(hide_address(&error)))?;
+        if !settings.tls.is_none() && !matches!(address.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Err(BusError("certificates are for rediss:// alone".into()));
+        }
+        let database = address.redis_settings().db();
         let timing = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.command_timeout));
-        let manager = Manager::new_with_config(address.clone(), timing).map_err(unavailable)?;
+        let door = Door::new(address, settings.tls.clone(), timing).map_err(unavailable)?;
+        // What is wrong with a file shall be known now, not when it is needed.
+        door.client(redis::ProtocolVersion::RESP2)
+            .map_err(unavailable)?;
         let mut config = PoolConfig::new(settings.connections.max(1));
         config.timeouts = Timeouts {
             wait: Some(settings.command_timeout),
             create: Some(settings.connect_timeout),
             recycle: Some(settings.command_timeout),
         };
-        let pool = Pool::builder(manager)
+        let pool = Pool::builder(door)
             .config(config)
             .runtime(Runtime::Tokio1)
             .build()
@@ -117,8 +128,7 @@ impl Commands {
                 pool,
                 meter: PoolMeter::new("redis"),
                 line: Mutex::default(),
-                channel_prefix: channel_prefix(&settings.prefix, address.redis_settings().db()),
-                address,
+                channel_prefix: channel_prefix(&settings.prefix, database),
                 prefix: settings.prefix.clone(),
                 connect_timeout: settings.connect_timeout,
                 command_timeout: settings.command_timeout,
@@ -145,7 +155,7 @@ impl Commands {
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BusError> {
         self.bounded(async {
             let mut connection = self.connection().await?;
-            let answer = command.query_async(&mut connection).await;
+            let answer = command.query_async(&mut *connection).await;
             self.settle(connection, answer)
         })
         .await
@@ -170,7 +180,7 @@ impl Commands {
     ) -> Result<T, BusError> {
         self.bounded(async {
             let mut connection = self.connection().await?;
-            let answer = call.invoke_async(&mut connection).await;
+            let answer = call.invoke_async(&mut *connection).await;
             self.settle(connection, answer)
         })
         .await
@@ -212,12 +222,8 @@ impl Commands {
         &self,
         ear: impl redis::aio::AsyncPushSender,
     ) -> RedisResult<MultiplexedConnection> {
-        let address = self.inner.address.clone();
-        let settings = address
-            .redis_settings()
-            .clone()
-            .set_protocol(redis::ProtocolVersion::RESP3);
-        let client = Client::open(address.set_redis_settings(settings))?;
+        let door = self.inner.pool.manager();
+        let client = door.client(redis::ProtocolVersion::RESP3)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.inner.connect_timeout))
             .set_response_timeout(Some(self.inner.command_timeout))
@@ -227,7 +233,7 @@ impl Commands {
             .await
     }
 
-    async fn connection(&self) -> Result<deadpool_redis::Connection, BusError> {
+    async fn connection(&self) -> Result<Object<Door>, BusError> {
         let begun = Instant::now();
         let answer = self.inner.pool.get().await;
         let status = self.inner.pool.status();
@@ -244,7 +250,7 @@ impl Commands {
             return Ok(connection);
         }
         let pooled = self.connection().await?;
-        let fresh = deadpool_redis::Connection::take(pooled);
+        let fresh = Object::take(pooled);
         let mut line = self.inner.line.lock();
         Ok(line.get_or_insert(fresh).clone())
     }
@@ -269,13 +275,9 @@ impl Commands {
     }
 
     /// Keeps a connection that failed out of the pool: it may be broken, or lead to a Redis that has become a replica.
-    fn settle<T>(
-        &self,
-        connection: deadpool_redis::Connection,
-        answer: RedisResult<T>,
-    ) -> Result<T, BusError> {
+    fn settle<T>(&self, connection: Object<Door>, answer: RedisResult<T>) -> Result<T, BusError> {
         answer.map_err(|error| {
-            drop(deadpool_redis::Connection::take(connection));
+            drop(Object::take(connection));
             self.inner.pool.retain(|_, _| false);
             unavailable(error)
         })

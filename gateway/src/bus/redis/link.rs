@@ -17,6 +17,7 @@ use super::ear::{Bounds, Channels, Ear, Marker};
 use super::echo::{Echo, Silence};
 use super::hand_on::Stage;
 use super::history::{HeardRooms, History};
+use super::rights;
 use super::wishes::{Wishes, Work};
 use crate::bus::{BusError, metrics};
 
@@ -120,6 +121,10 @@ impl Link {
             broken.clone(),
         );
         let mut connection = self.commands.listen(ear).await.map_err(unavailable)?;
+        // First of all, so that a missing right is what is told.
+        let mut asking = connection.clone();
+        let allowed = rights::check(&self.commands, &mut asking);
+        answer(&broken, self.commands.timeout(), allowed).await?;
         let own = vec![self.channels.nodes.clone(), self.channels.own.clone()];
         self.subscribe(&mut connection, &broken, own).await?;
         let work = self.wishes.everything();

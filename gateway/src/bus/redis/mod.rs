@@ -1,17 +1,19 @@
 //! The bus between nodes: Redis pub/sub, a channel for each room, and a script (`publish.lua`) that keeps the order. The
-//! parts: `commands` is the way to Redis, `link` the way back with its `ear` and `wishes`, `frame` what travels, `echo` the
-//! proof, `hand_on` what the relay gets, with what was missed from the `history`.
+//! parts: `commands` is the way to Redis, through its `door`, `link` the way back with its `ear` and `wishes`, `frame` what
+//! travels, `rights` and `echo` the proofs, `hand_on` what the relay gets, with what was missed from the `history`.
 //!
 //! One Redis (6 or later), or one that fails over to a replica under the same address; not a Redis Cluster, whose nodes do
 //! not share a script's keys.
 
 mod commands;
+mod door;
 mod ear;
 mod echo;
 mod frame;
 mod hand_on;
 mod history;
 mod link;
+mod rights;
 mod wishes;
 
 use std::collections::HashSet;
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Bus, BusError, Incoming, Kept, Place, Publication, PublishOutcome, metrics};
 pub(crate) use commands::unavailable;
 pub use commands::{Commands, RedisSettings};
+pub use door::{ClientFiles, TlsFiles, UselessFile};
 use ear::{Bounds, Channels};
 use echo::Echo;
 use hand_on::HandOn;

@@ -7,7 +7,8 @@ use shared::{ClientId, Role, Timestamp, UserId};
 use super::SqlStore;
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::query::Query;
+use super::query::{Query, Row};
+use super::replica::Source;
 use super::rows::{self, USER};
 use super::transaction::{Tx, transact};
 use crate::store::{
@@ -27,22 +28,16 @@ impl Accounts for SqlStore {
         }
     }
 
-    async fn users(&self, ids: &[UserId]) -> Result<Vec<User>, StoreError> {
-        let mut users = Vec::with_capacity(ids.len());
-        for chunk in ids.chunks(256) {
-            let found = self
-                .all_lagging(|| {
-                    let mut query =
-                        Query::new(format!("SELECT {USER} FROM Users u WHERE u.id IN "));
-                    query.push_list(chunk);
-                    query
-                })
-                .await?;
-            for row in found {
-                users.push(rows::user(&mut row.cells())?);
-            }
+    async fn users(&self, reader: UserId, ids: &[UserId]) -> Result<Vec<User>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(users)
+        if let Some(mut replica) = self.replica_for(reader).await
+            && let Ok(found) = users(&mut replica, ids).await
+        {
+            return Ok(found);
+        }
+        Ok(users(&mut Source::Primary(self), ids).await?)
     }
 
     async fn credentials(&self, email: &str) -> Result<Option<Credentials>, StoreError> {
@@ -90,6 +85,7 @@ impl Accounts for SqlStore {
         id: UserId,
         change: &ProfileChange,
     ) -> Result<Option<User>, StoreError> {
+        self.note_writers([id]).await?;
         let at = self.keepable(Timestamp::now()).await?;
         let mut query = Query::new("UPDATE Users SET updatedAt = ?").bind(at);
         for (assignment, value) in [
@@ -114,6 +110,18 @@ impl Accounts for SqlStore {
     }
 }
 
+async fn users(source: &mut Source<'_>, ids: &[UserId]) -> Result<Vec<User>, Fault> {
+    let mut users = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(256) {
+        let mut query = Query::new(format!("SELECT {USER} FROM Users u WHERE u.id IN "));
+        query.push_list(chunk);
+        for row in source.all(query).await? {
+            users.push(rows::user(&mut row.cells())?);
+        }
+    }
+    Ok(users)
+}
+
 /// A row of `Clients` that belongs to an account.
 pub(super) struct OwnClient {
     pub(super) id: ClientId,
@@ -136,7 +144,7 @@ pub(super) fn own_clients_query(user: UserId) -> Query {
     .bind(user)
 }
 
-pub(super) fn own_clients(found: &[super::Row]) -> Result<Vec<OwnClient>, Fault> {
+pub(super) fn own_clients(found: &[Row]) -> Result<Vec<OwnClient>, Fault> {
     found
         .iter()
         .map(|row| {

@@ -58,6 +58,8 @@ impl SqlStore {
                 outbox: Vec::new(),
             });
         }
+        self.note_writers(batch.iter().map(|message| message.sender))
+            .await?;
         // Known before the transaction, which must not ask for anything else while it holds locks.
         let mut times = Vec::with_capacity(batch.len());
         for message in batch {

@@ -11,6 +11,7 @@ use super::dialect::Dialect;
 use super::fault::Fault;
 use super::log::{NewChange, is_logged, log_change};
 use super::query::Query;
+use super::replica::Source;
 use super::rows::{
     self, CLIENT_USER, CONVERSATION, ConversationRow, DeletedPayload, conversation_joins, kind,
     to_payload,
@@ -41,35 +42,12 @@ impl Conversations for SqlStore {
         after: Option<&ConversationCursor>,
         limit: u32,
     ) -> Result<Vec<ConversationRecord>, StoreError> {
-        // The page is cut from the index before anything is joined to it. To SQLite a CROSS JOIN says that it stays in this order:
-        // it would walk all conversations instead, for the sake of theirs.
-        let mut page = Query::new("SELECT p.id FROM Conversations p WHERE 1 = 1");
-        if viewer.role == Role::User {
-            let clients = self.clients_of(viewer.user).await?;
-            page.push(" AND p.clientId IN ");
-            page.push_list(&clients);
+        if let Some(mut replica) = self.replica_for(viewer.user).await
+            && let Ok(records) = page(&mut replica, viewer, after, limit).await
+        {
+            return Ok(records);
         }
-        if let Some(after) = after {
-            // The first condition is implied by the second, but only the first is a range of the index.
-            page.push(" AND p.activityMs <= ? AND (p.activityMs < ? OR p.id < ?)");
-            page.push_value(after.activity.unix_millis());
-            page.push_value(after.activity.unix_millis());
-            page.push_value(after.id);
-        }
-        page.push(" ORDER BY p.activityMs DESC, p.id DESC LIMIT ?");
-        page.push_value(limit);
-        let query = page.wrap(
-            &format!("SELECT {CONVERSATION} FROM ("),
-            &format!(
-                ") page CROSS JOIN Conversations cv ON cv.id = page.id {} ORDER BY cv.activityMs DESC, cv.id DESC",
-                conversation_joins()
-            ),
-        );
-        let mut records = Vec::new();
-        for row in self.db.all(query).await? {
-            records.push(rows::conversation(&mut row.cells())?.record);
-        }
-        Ok(records)
+        Ok(page(&mut Source::Primary(self), viewer, after, limit).await?)
     }
 
     async fn open_conversation(
@@ -87,6 +65,7 @@ impl Conversations for SqlStore {
         by: UserId,
         at: Timestamp,
     ) -> Result<Option<Logged>, StoreError> {
+        self.note_writers([by]).await?;
         let dialect = self.dialect();
         let outcome: Result<_, Fault> = transact!(
             self.db,
@@ -101,8 +80,66 @@ impl Conversations for SqlStore {
     }
 
     async fn unread(&self, viewer: Viewer) -> Result<UnreadTotals, StoreError> {
-        // SUM is a DECIMAL in MySQL.
-        let query = match viewer.role {
+        if let Some(mut replica) = self.replica_for(viewer.user).await
+            && let Ok(totals) = unread(&mut replica, viewer).await
+        {
+            return Ok(totals);
+        }
+        Ok(unread(&mut Source::Primary(self), viewer).await?)
+    }
+
+    async fn counterparts(&self, viewer: Viewer) -> Result<Vec<UserId>, StoreError> {
+        if let Some(mut replica) = self.replica_for(viewer.user).await
+            && let Ok(people) = counterparts(&mut replica, viewer).await
+        {
+            return Ok(people);
+        }
+        Ok(counterparts(&mut Source::Primary(self), viewer).await?)
+    }
+}
+
+/// A page of the conversations a viewer may see.
+async fn page(
+    source: &mut Source<'_>,
+    viewer: Viewer,
+    after: Option<&ConversationCursor>,
+    limit: u32,
+) -> Result<Vec<ConversationRecord>, Fault> {
+    // The page is cut from the index before anything is joined to it. To SQLite a CROSS JOIN says that it stays in this order:
+    // it would walk all conversations instead, for the sake of theirs.
+    let mut page = Query::new("SELECT p.id FROM Conversations p WHERE 1 = 1");
+    if viewer.role == Role::User {
+        let clients = source.clients_of(viewer.user).await?;
+        page.push(" AND p.clientId IN ");
+        page.push_list(&clients);
+    }
+    if let Some(after) = after {
+        // The first condition is implied by the second, but only the first is a range of the index.
+        page.push(" AND p.activityMs <= ? AND (p.activityMs < ? OR p.id < ?)");
+        page.push_value(after.activity.unix_millis());
+        page.push_value(after.activity.unix_millis());
+        page.push_value(after.id);
+    }
+    page.push(" ORDER BY p.activityMs DESC, p.id DESC LIMIT ?");
+    page.push_value(limit);
+    let query = page.wrap(
+        &format!("SELECT {CONVERSATION} FROM ("),
+        &format!(
+            ") page CROSS JOIN Conversations cv ON cv.id = page.id {} ORDER BY cv.activityMs DESC, cv.id DESC",
+            conversation_joins()
+        ),
+    );
+    let mut records = Vec::new();
+    for row in source.all(query).await? {
+        records.push(rows::conversation(&mut row.cells())?.record);
+    }
+    Ok(records)
+}
+
+/// The unread counts of a viewer's side.
+async fn unread(source: &mut Source<'_>, viewer: Viewer) -> Result<UnreadTotals, Fault> {
+    // SUM is a DECIMAL in MySQL.
+    let query = match viewer.role {
             Role::Admin => Query::new(
                 "SELECT CAST(COALESCE(SUM(unreadCount), 0) AS SIGNED), \
                  CAST(COALESCE(SUM(CASE WHEN agencyId = ? THEN unreadCount ELSE 0 END), 0) AS SIGNED) \
@@ -110,7 +147,7 @@ impl Conversations for SqlStore {
             )
             .bind(viewer.user),
             Role::User => {
-                let clients = self.clients_of(viewer.user).await?;
+                let clients = source.clients_of(viewer.user).await?;
                 let mut query = Query::new(
                     "SELECT CAST(COALESCE(SUM(clientUnreadCount), 0) AS SIGNED), \
                      CAST(COALESCE(SUM(clientUnreadCount), 0) AS SIGNED) \
@@ -120,42 +157,37 @@ impl Conversations for SqlStore {
                 query
             }
         };
-        let Some(row) = self.db.first(query).await? else {
-            return Ok(UnreadTotals::default());
-        };
-        let mut cells = row.cells();
-        Ok(UnreadTotals {
-            all: cells.int()?,
-            mine: cells.int()?,
-        })
-    }
+    let Some(row) = source.first(query).await? else {
+        return Ok(UnreadTotals::default());
+    };
+    let mut cells = row.cells();
+    Ok(UnreadTotals {
+        all: cells.int()?,
+        mine: cells.int()?,
+    })
+}
 
-    async fn counterparts(&self, viewer: Viewer) -> Result<Vec<UserId>, StoreError> {
-        let clients = match viewer.role {
-            Role::Admin => Vec::new(),
-            Role::User => self.clients_of(viewer.user).await?,
-        };
-        let found = self
-            .all_lagging(|| match viewer.role {
-                Role::Admin => Query::new(format!(
-                    "SELECT DISTINCT cu.id FROM Conversations cv JOIN Clients cl ON cl.id = cv.clientId \
-                     JOIN Users cu ON cu.id = {CLIENT_USER} WHERE cv.agencyId = ?"
-                ))
-                .bind(viewer.user),
-                Role::User => {
-                    let mut query =
-                        Query::new("SELECT DISTINCT agencyId FROM Conversations WHERE clientId IN ");
-                    query.push_list(&clients);
-                    query
-                }
-            })
-            .await?;
-        let mut people = Vec::with_capacity(found.len());
-        for row in found {
-            people.push(UserId::new(row.int()?));
+/// The people a viewer shares a conversation with.
+async fn counterparts(source: &mut Source<'_>, viewer: Viewer) -> Result<Vec<UserId>, Fault> {
+    let query = match viewer.role {
+        Role::Admin => Query::new(format!(
+            "SELECT DISTINCT cu.id FROM Conversations cv JOIN Clients cl ON cl.id = cv.clientId \
+             JOIN Users cu ON cu.id = {CLIENT_USER} WHERE cv.agencyId = ?"
+        ))
+        .bind(viewer.user),
+        Role::User => {
+            let clients = source.clients_of(viewer.user).await?;
+            let mut query =
+                Query::new("SELECT DISTINCT agencyId FROM Conversations WHERE clientId IN ");
+            query.push_list(&clients);
+            query
         }
-        Ok(people)
+    };
+    let mut people = Vec::new();
+    for row in source.all(query).await? {
+        people.push(UserId::new(row.int()?));
     }
+    Ok(people)
 }
 
 /// Reads one conversation.

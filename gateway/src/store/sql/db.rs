@@ -117,9 +117,18 @@ impl Db {
     /// A writing statement by itself, committed when it returns. Where others stand in its way it is tried again; where its
     /// connection is lost under it, it is unknown whether it took effect.
     pub(super) async fn run(&self, query: Query) -> Result<Done, Fault> {
-        let mut tries = self.tries();
         let place = self.calls.enter()?;
-        let mut conn = self.writer(tries.by, Some(place)).await?;
+        self.run_in(query, Some(place)).await
+    }
+
+    /// The same, not in line with the others: for what others wait for, and must be small.
+    pub(super) async fn run_of_all(&self, query: Query) -> Result<Done, Fault> {
+        self.run_in(query, None).await
+    }
+
+    async fn run_in(&self, query: Query, place: Option<Pass>) -> Result<Done, Fault> {
+        let mut tries = self.tries();
+        let mut conn = self.writer(tries.by, place).await?;
         loop {
             match conn.run(query.clone()).await {
                 Err(fault) if fault.is_contention() && tries.next() => {}
@@ -186,7 +195,7 @@ impl Db {
         }
     }
 
-    async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
+    pub(super) async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let inner = match &self.pools {
             Pools::MySql(pool, _) => Inner::MySql(pool.acquire(by).await?),
             Pools::Sqlite {
@@ -226,6 +235,7 @@ fn mysql_pools(url: &str, settings: &Settings, name: &'static str) -> Result<Poo
     if options.get_database().is_none() {
         return Err(InvalidUrl("names no database".to_owned()));
     }
+    files_are_there(&url)?;
     let options = options
         .charset("utf8mb4")
         .statement_cache_capacity(STATEMENT_CACHE)
@@ -243,6 +253,25 @@ fn mysql_pools(url: &str, settings: &Settings, name: &'static str) -> Result<Poo
         Connections::new(pool, PoolMeter::new(name)),
         options,
     ))
+}
+
+/// Whether the files of TLS can be read: a wrong path is a wrong setting, and the driver would not say which. Its own affair is
+/// what they hold: it reads them for each new connection, so that they can be replaced.
+fn files_are_there(url: &str) -> Result<(), InvalidUrl> {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    for (name, path) in parameters.split('&').filter_map(|one| one.split_once('=')) {
+        let is_file = ["ca", "cert", "key"]
+            .into_iter()
+            .any(|end| name.trim_start_matches("ssl").trim_start_matches('-') == end);
+        // What is escaped is left to the driver.
+        if is_file
+            && !path.contains('%')
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return Err(InvalidUrl(format!("{name}={path}: {error}")));
+        }
+    }
+    Ok(())
 }
 
 /// How long the server lets a connection take for something.

@@ -112,7 +112,7 @@ impl Fault {
     /// Whether the connection ended under the statement.
     pub(super) fn is_lost_connection(&self) -> bool {
         match self {
-            Self::Sql(sqlx::Error::Io(_)) => true,
+            Self::Sql(sqlx::Error::Io(_)) => !self.is_mistrust(),
             Self::Sql(_) => self
                 .server_code()
                 .is_some_and(|code| CONNECTION_ENDED.contains(&code)),
@@ -120,10 +120,21 @@ impl Fault {
         }
     }
 
+    /// Whether one of the two ends does not take the other's certificate. No wait mends that, and what it is shall be told. (The
+    /// library reports it as data that makes no sense.)
+    fn is_mistrust(&self) -> bool {
+        match self {
+            Self::Sql(sqlx::Error::Tls(_)) => true,
+            Self::Sql(sqlx::Error::Io(error)) => error.kind() == std::io::ErrorKind::InvalidData,
+            _ => false,
+        }
+    }
+
     /// Whether the connection is of no more use: it has ended, an overdue statement is in its way, or it leads to a server
     /// that is no longer the one to write to, and a new one may lead elsewhere.
     pub(super) fn spoils_connection(&self) -> bool {
         self.is_lost_connection()
+            || self.is_mistrust()
             || matches!(self, Self::TooSlow | Self::Sql(sqlx::Error::Protocol(_)))
             || self
                 .server_code()
@@ -190,7 +201,9 @@ impl Fault {
                 Some(NO_SUCH_TABLE | UNKNOWN_COLUMN | 1044 | 1049 | 1064 | 1364) => {
                     error.message().to_owned()
                 }
-                Some(1045) => "the user or the password is wrong (MySQL error 1045)".to_owned(),
+                Some(1045) => {
+                    "the user or the password is wrong, or TLS or a certificate is missing (MySQL error 1045)".to_owned()
+                }
                 Some(code) => format!("MySQL error {code}"),
                 // SQLite's sentences never quote values.
                 None => format!("SQLite: {}", error.message()),
@@ -202,6 +215,7 @@ impl Fault {
                 "no connection in time: the server is not there, or all connections are in use"
                     .to_owned()
             }
+            Self::Sql(error) if self.is_mistrust() => format!("TLS: {error}"),
             Self::Sql(error) => error.to_string(),
         })
     }

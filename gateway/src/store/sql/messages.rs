@@ -28,13 +28,11 @@ impl Messages for SqlStore {
         page: MessagePage,
     ) -> Result<Vec<Message>, StoreError> {
         let query = || page_query(conversation, page);
-        if let (Some(replica), PagePosition::Before(before)) = (&self.replica, page.position)
+        if let Some(as_of) = page.as_of
+            && let Some(mut replica) = self.replica_with(conversation, as_of).await
             && let Ok(found) = replica.all(query()).await
         {
-            let messages = in_order(&found, page.position)?;
-            if is_whole(&messages, before.get(), page.limit) {
-                return Ok(messages);
-            }
+            return Ok(in_order(&found, page.position)?);
         }
         Ok(in_order(&self.db.all(query()).await?, page.position)?)
     }
@@ -71,13 +69,4 @@ fn in_order(found: &[Row], position: PagePosition) -> Result<Vec<Message>, Fault
         messages.reverse();
     }
     Ok(messages)
-}
-
-/// Whether a page before a place has all it should: numbers have no gaps, so a replica that lags gives itself away.
-fn is_whole(messages: &[Message], before: i64, limit: u32) -> bool {
-    let wanted = i64::from(limit).min(before - 1).max(0);
-    i64::try_from(messages.len()) == Ok(wanted)
-        && messages
-            .last()
-            .is_none_or(|message| message.seq.get() == before - 1)
 }

@@ -15,6 +15,7 @@ mod opening;
 mod pool;
 mod query;
 mod reading;
+mod replica;
 mod rows;
 mod schema;
 mod sessions;
@@ -29,7 +30,8 @@ use tokio::sync::OnceCell;
 use db::Db;
 use dialect::Dialect;
 use fault::Fault;
-use query::{Query, Row};
+use query::Query;
+use replica::Replica;
 
 use super::{InvalidUrl, Settings, SharedStore};
 
@@ -37,22 +39,30 @@ use super::{InvalidUrl, Settings, SharedStore};
 pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
     let db = Db::open(&settings.url, settings, "database")?;
     let replica = match &settings.replica_url {
-        Some(url) => Some(Db::open(url, settings, "replica")?),
+        Some(url) => {
+            let db = Db::open(url, settings, "replica")
+                .map_err(|InvalidUrl(why)| InvalidUrl(format!("the replica's: {why}")))?;
+            Some(Replica::new(db, settings))
+        }
         None => None,
     };
-    Ok(Arc::new(SqlStore {
+    let store = Arc::new(SqlStore {
         db,
         replica,
         whole_seconds: OnceCell::new(),
-    }))
+    });
+    if let Some(replica) = &store.replica {
+        let stop = replica.stop.clone();
+        tokio::spawn(replica::keep_clock(Arc::downgrade(&store), stop));
+    }
+    Ok(store)
 }
 
 /// The store.
 struct SqlStore {
     db: Db,
-    /// A copy that may lag: for `users`, `counterparts` and old pages of messages, each of which bears being a moment
-    /// late or can tell that it is. Nothing else: whoever wrote must read it.
-    replica: Option<Db>,
+    /// A copy that may lag: for lists of people and of conversations, unread counts, and pages of messages. Nothing else.
+    replica: Option<Replica>,
     /// Whether the columns for times hold no fractions, as the old system's don't: looked up once, when first needed.
     whole_seconds: OnceCell<bool>,
 }
@@ -93,15 +103,5 @@ impl SqlStore {
             .await?
             .map_or(Ok(3), |row| row.int())?;
         Ok(precision < 3)
-    }
-
-    /// A reading statement that may lag: from the replica, or, where there is none or it fails, from the database.
-    async fn all_lagging(&self, query: impl Fn() -> Query + Send) -> Result<Vec<Row>, Fault> {
-        if let Some(replica) = &self.replica
-            && let Ok(rows) = replica.all(query()).await
-        {
-            return Ok(rows);
-        }
-        self.db.all(query()).await
     }
 }

@@ -23,6 +23,7 @@ impl SqlStore {
         agent: Option<UserId>,
         at: Timestamp,
     ) -> Result<OpenOutcome, Fault> {
+        self.note_writers([client]).await?;
         let at = self.keepable(at).await?;
         let dialect = self.dialect();
         transact!(

@@ -23,6 +23,7 @@ const fn columns(side: SenderType) -> (&'static str, &'static str) {
 
 impl SqlStore {
     pub(super) async fn mark(&self, mark: &ReadMark) -> Result<Option<ReadOutcome>, Fault> {
+        self.note_writers([mark.reader]).await?;
         let at = self.keepable(mark.at).await?;
         let dialect = self.dialect();
         transact!(

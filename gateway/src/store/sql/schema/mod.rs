@@ -18,7 +18,7 @@ use super::query::Query;
 use crate::store::{MigrationReport, Schema, SchemaState, StoreError};
 
 /// The version of all that `migrate` makes: the numbered files and the added columns. To be raised with either.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// How long a node waits, in seconds, while another migrates.
 const TURN: i64 = 3600;
@@ -58,7 +58,8 @@ impl Schema for SqlStore {
     async fn close(&self) {
         self.db.close().await;
         if let Some(replica) = &self.replica {
-            replica.close().await;
+            replica.stop.cancel();
+            replica.db.close().await;
         }
     }
 }
