@@ -38,6 +38,11 @@ async fn run(command: Command, config: Config) -> Result<ExitCode, Box<dyn std::
                 app::create_admin(&config, &arguments, &password).await?
             );
         }
+        Command::Archive(arguments) => {
+            println!("{}", app::archive(&config, &arguments).await?);
+        }
+        Command::Backup(arguments) => println!("{}", app::backup(&config, &arguments).await?),
+        Command::Restore(arguments) => println!("{}", app::restore(&config, &arguments).await?),
         Command::Health => cli::health(&config).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 //! takes it apart in order.
 
 mod node;
+mod upkeep;
 mod welcome;
 
 use std::io;
@@ -14,10 +15,11 @@ use crate::cli::{self, AdminArgs};
 use crate::config::{Config, Secret};
 use crate::failure::Failure;
 use crate::listener;
-use crate::store::{InvalidUrl, StoreError};
+use crate::store::{InvalidUrl, StoreError, UpkeepError};
 use crate::telemetry::exporter::{self, ExporterError};
 use node::Node;
 pub use node::open_store;
+pub use upkeep::{archive, backup, restore};
 use welcome::Welcome;
 
 /// How long requests under way may take to finish when the node goes.
@@ -132,6 +134,9 @@ pub enum CommandError {
     /// The database is not as it should be.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A command of upkeep was not done.
+    #[error(transparent)]
+    Upkeep(#[from] UpkeepError),
     /// What was asked for can't be done.
     #[error("{}", .0.details.as_deref().unwrap_or(&.0.message))]
     Refused(Failure),

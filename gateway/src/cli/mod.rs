@@ -2,9 +2,13 @@
 //! `migrate` are `app`'s.
 
 mod admin;
+mod archive;
+mod backup;
 mod health;
 
 pub use admin::{AdminArgs, create_admin, read_password};
+pub use archive::ArchiveArgs;
+pub use backup::{BackupArgs, RestoreArgs};
 pub use health::{HealthError, health};
 
 use clap::{Parser, Subcommand};
@@ -20,6 +24,12 @@ pub enum Command {
     Migrate,
     /// Make an agency account
     CreateAdmin(AdminArgs),
+    /// Move old messages out of the table that the chat works with; history still pages into them
+    Archive(ArchiveArgs),
+    /// Write the whole database into a file, while nodes serve
+    Backup(BackupArgs),
+    /// Put a backup into a database that no node is connected to
+    Restore(RestoreArgs),
     /// Exit 0 if the node on this machine is ready
     Health,
 }
@@ -95,7 +105,15 @@ mod tests {
                 assert!(help.contains(setting.name), "{}", setting.name);
                 assert!(help.contains(setting.default.shown()), "{}", setting.name);
             }
-            for command in ["serve", "migrate", "create-admin", "health"] {
+            for command in [
+                "serve",
+                "migrate",
+                "create-admin",
+                "health",
+                "archive",
+                "backup",
+                "restore",
+            ] {
                 assert!(help.contains(command), "{command}");
             }
         }

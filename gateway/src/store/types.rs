@@ -400,3 +400,49 @@ pub struct OutboxEntry {
     /// The last.
     pub last: EventSeq,
 }
+
+/// What to archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveOrder {
+    /// Messages from before this time.
+    pub before: Timestamp,
+    /// The most messages of one transaction.
+    pub batch: u32,
+    /// Only say how many there are.
+    pub dry_run: bool,
+}
+
+/// What came of archiving.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArchiveOutcome {
+    /// All that is old is archived.
+    Done(Archived),
+    /// Another run is at it.
+    Busy,
+    /// `Messages` has columns that this program does not know and would lose; nothing was done.
+    UnknownColumns(Vec<String>),
+}
+
+/// How much was archived, or would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Archived {
+    /// Conversations of which something was.
+    pub conversations: u64,
+    /// Messages.
+    pub messages: u64,
+}
+
+/// What a restored database holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Accounts.
+    pub users: i64,
+    /// Conversations.
+    pub conversations: i64,
+    /// Messages that are not archived.
+    pub messages: i64,
+    /// Archived messages.
+    pub archived: i64,
+    /// Conversations that lack some of the messages they have counted: taken out by hand before the backup, or lost.
+    pub incomplete: i64,
+}

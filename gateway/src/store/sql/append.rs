@@ -106,6 +106,8 @@ struct Locked {
     first_event: EventSeq,
     last_seq: Seq,
     last_event: EventSeq,
+    /// Whether old messages of it are in the archive.
+    has_archive: bool,
     /// The newest of the batch: which message of it, by its place among the new ones.
     newest: Option<usize>,
 }
@@ -185,7 +187,7 @@ async fn lock(
     let mut step = 1;
     for chunk in ids.chunks(KEYS) {
         let mut query = Query::new(format!(
-            "SELECT id, clientId, agencyId, COALESCE(unreadCount, 0), clientUnreadCount, lastSeq, lastEventSeq, {} \
+            "SELECT id, clientId, agencyId, COALESCE(unreadCount, 0), clientUnreadCount, lastSeq, lastEventSeq, archivedSeq, {} \
              FROM Conversations WHERE id IN ",
             dialect.id_step()
         ));
@@ -200,6 +202,7 @@ async fn lock(
             let (unread, client_unread) = (cells.int()?, cells.int()?);
             let last_seq = Seq::new(cells.int()?);
             let last_event = EventSeq::new(cells.int()?);
+            let has_archive = cells.int()? > 0;
             step = cells.int()?.max(1);
             locked.insert(
                 id,
@@ -216,6 +219,7 @@ async fn lock(
                     first_event: last_event.next(),
                     last_seq,
                     last_event,
+                    has_archive,
                     newest: None,
                 },
             );
@@ -281,8 +285,27 @@ async fn find_repeats(
         .filter_map(key)
         .collect();
     let mut stored = HashMap::new();
+    find_named(tx, "Messages", &keys, &mut stored).await?;
+    let archived: Vec<Key<'_>> = keys
+        .into_iter()
+        .filter(|(conversation, sender, name)| {
+            locked.get(conversation).is_some_and(|one| one.has_archive)
+                && !stored.contains_key(&(*conversation, *sender, (*name).to_owned()))
+        })
+        .collect();
+    find_named(tx, "ArchivedMessages", &archived, &mut stored).await?;
+    Ok(stored)
+}
+
+/// Those messages of a table that bear these names.
+async fn find_named(
+    tx: &mut Tx,
+    table: &str,
+    keys: &[Key<'_>],
+    stored: &mut HashMap<(ConversationId, UserId, String), Message>,
+) -> Result<(), Fault> {
     for chunk in keys.chunks(KEYS) {
-        let mut query = Query::new(format!("SELECT {MESSAGE} FROM Messages m WHERE "));
+        let mut query = Query::new(format!("SELECT {MESSAGE} FROM {table} m WHERE "));
         for index in 0..chunk.len().next_power_of_two() {
             let (conversation, sender, name) = chunk[index.min(chunk.len() - 1)];
             query.push(if index == 0 { "" } else { " OR " });
@@ -298,7 +321,7 @@ async fn find_repeats(
             }
         }
     }
-    Ok(stored)
+    Ok(())
 }
 
 fn key(message: &NewMessage) -> Option<Key<'_>> {

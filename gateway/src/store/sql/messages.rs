@@ -5,6 +5,7 @@ use shared::ConversationId;
 use shared::model::Message;
 
 use super::SqlStore;
+use super::db::Db;
 use super::fault::Fault;
 use super::query::{Query, Row};
 use super::rows::{self, MESSAGE};
@@ -27,21 +28,68 @@ impl Messages for SqlStore {
         conversation: ConversationId,
         page: MessagePage,
     ) -> Result<Vec<Message>, StoreError> {
-        let query = || page_query(conversation, page);
         if let (Some(replica), PagePosition::Before(before)) = (&self.replica, page.position)
-            && let Ok(found) = replica.all(query()).await
+            && let Ok(messages) = read_page(replica, conversation, page).await
+            && is_whole(&messages, before.get(), page.limit)
         {
-            let messages = in_order(&found, page.position)?;
-            if is_whole(&messages, before.get(), page.limit) {
-                return Ok(messages);
-            }
+            return Ok(messages);
         }
-        Ok(in_order(&self.db.all(query()).await?, page.position)?)
+        Ok(read_page(&self.db, conversation, page).await?)
     }
 }
 
-fn page_query(conversation: ConversationId, page: MessagePage) -> Query {
-    let select = format!("SELECT {MESSAGE} FROM Messages m WHERE m.conversationId = ?");
+/// A page, from the archive where it reaches there: numbers have no gaps, so what a page lacks shows.
+///
+/// The table is always read first. Messages move from there into the archive, so what is not in the table any more is in
+/// the archive by then.
+async fn read_page(
+    db: &Db,
+    conversation: ConversationId,
+    page: MessagePage,
+) -> Result<Vec<Message>, Fault> {
+    let recent = db.all(page_query("Messages", conversation, page)).await?;
+    let recent = in_order(&recent, page.position)?;
+    let first = recent.first().map(|message| message.seq);
+    let limit = page.limit as usize;
+    let wanted = match (page.position, first) {
+        // The newest message is never archived.
+        (PagePosition::Latest, None) => None,
+        (PagePosition::Latest | PagePosition::Before(_), Some(first)) => {
+            let lacks = recent.len() < limit && first.get() > 1;
+            lacks.then_some(PagePosition::Before(first))
+        }
+        (PagePosition::Before(before), None) => {
+            (before.get() > 1).then_some(PagePosition::Before(before))
+        }
+        (PagePosition::After(after), Some(first)) if first <= after.next() => None,
+        (PagePosition::After(after), _) => Some(PagePosition::After(after)),
+    };
+    let Some(position) = wanted else {
+        return Ok(recent);
+    };
+    let rest = match position {
+        PagePosition::After(_) => limit,
+        _ => limit - recent.len(),
+    };
+    let page = MessagePage {
+        position,
+        limit: u32::try_from(rest).unwrap_or(page.limit),
+    };
+    let old = db
+        .all(page_query("ArchivedMessages", conversation, page))
+        .await?;
+    let mut messages = in_order(&old, position)?;
+    // What was moved between the two questions is in both answers.
+    if let Some(first) = first {
+        messages.retain(|message| message.seq < first);
+    }
+    messages.extend(recent);
+    messages.truncate(limit);
+    Ok(messages)
+}
+
+fn page_query(table: &str, conversation: ConversationId, page: MessagePage) -> Query {
+    let select = format!("SELECT {MESSAGE} FROM {table} m WHERE m.conversationId = ?");
     match page.position {
         // Messages without a number are the old system's newest: the next `migrate` takes them in.
         PagePosition::Latest => Query::new(format!(

@@ -4,6 +4,8 @@
 
 mod accounts;
 mod append;
+mod archive;
+mod backup;
 mod conversations;
 mod db;
 mod dialect;
@@ -17,6 +19,7 @@ mod rows;
 mod schema;
 mod sessions;
 mod transaction;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -39,6 +42,7 @@ pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
         None => None,
     };
     Ok(Arc::new(SqlStore {
+        address: settings.url.clone(),
         db,
         replica,
         whole_seconds: OnceCell::new(),
@@ -47,6 +51,8 @@ pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
 
 /// The store.
 struct SqlStore {
+    /// Where the database is, for its own tools. It holds a password.
+    address: String,
     db: Db,
     /// A copy that may lag: for `users`, `counterparts` and old pages of messages, each of which bears being a moment
     /// late or can tell that it is. Nothing else: whoever wrote must read it.
