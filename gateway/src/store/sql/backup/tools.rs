@@ -179,6 +179,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|one| one == line), "{line}\n{text}");
         }
-        assert!(options("sqlite://file").is_err());
+        assert!(options("not an address").is_err());
     }
 }
