@@ -1,6 +1,7 @@
 //! The roof: concrete types are named in `node` and nowhere else. It puts a node together from its settings, serves, and
 //! takes it apart in order.
 
+mod doctor;
 mod node;
 mod upkeep;
 mod welcome;
@@ -17,9 +18,10 @@ use crate::failure::Failure;
 use crate::listener;
 use crate::store::{InvalidUrl, StoreError, UpkeepError};
 use crate::telemetry::exporter::{self, ExporterError};
+pub use doctor::doctor;
 use node::Node;
 pub use node::open_store;
-pub use upkeep::{archive, backup, restore};
+pub use upkeep::{archive, backup, optimize, restore};
 use welcome::Welcome;
 
 /// How long requests under way may take to finish when the node goes.

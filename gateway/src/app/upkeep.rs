@@ -89,6 +89,23 @@ pub async fn restore(config: &Config, arguments: &RestoreArgs) -> Result<String,
     Ok(told)
 }
 
+/// Puts the large tables in shape, and says what that gave back.
+pub async fn optimize(config: &Config) -> Result<String, CommandError> {
+    let begun = Instant::now();
+    let store = open_store(config)?;
+    let outcome = store.optimize().await;
+    store.close().await;
+    let mut told = String::new();
+    for size in outcome? {
+        told.push_str(&format!(
+            "{}: {} -> {} bytes\n",
+            size.name, size.before, size.after
+        ));
+    }
+    told.push_str(&format!("done ({:.1} s)", begun.elapsed().as_secs_f64()));
+    Ok(told)
+}
+
 fn hindered(why: String) -> CommandError {
     UpkeepError::Hindered(why).into()
 }

@@ -30,6 +30,10 @@ pub enum Command {
     Backup(BackupArgs),
     /// Put a backup into a database that no node is connected to
     Restore(RestoreArgs),
+    /// Give back the room that deleted rows have left in the database
+    Optimize,
+    /// Look whether settings, database, Redis, clocks and limits are as they should be, and say how to mend what is not
+    Doctor,
     /// Exit 0 if the node on this machine is ready
     Health,
 }
@@ -113,6 +117,8 @@ mod tests {
                 "archive",
                 "backup",
                 "restore",
+                "optimize",
+                "doctor",
             ] {
                 assert!(help.contains(command), "{command}");
             }

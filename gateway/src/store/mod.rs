@@ -262,6 +262,13 @@ pub trait Upkeep: Send + Sync + 'static {
     /// be connected to. Brings it to this version's schema. Ids and `eventSeq` go on far beyond those of the backup, so that what was
     /// handed out since never names something else. On MySQL a restore that was cut short leaves a database that no node serves.
     async fn restore(&self, from: &Path, replace: bool) -> Result<Restored, UpkeepError>;
+
+    /// What the database says of itself.
+    async fn inspect(&self) -> Result<Inspection, StoreError>;
+
+    /// Gives back the room that deleted rows have left, and counts the keys of the large tables anew: how large each was and
+    /// is. On MySQL others read and write meanwhile; on SQLite writers wait, or fail where it takes longer than they may.
+    async fn optimize(&self) -> Result<Vec<TableSize>, StoreError>;
 }
 
 /// A store as the house passes it around.

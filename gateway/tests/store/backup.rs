@@ -1,7 +1,7 @@
 //! Backups, and the way back.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gateway::store::{ArchiveOrder, PagePosition, SharedStore, UpkeepError};
 use shared::EventSeq;
@@ -61,7 +61,7 @@ async fn filled(kind: Kind) -> (Fixture, Talk) {
     (fixture, talk)
 }
 
-async fn back(from: &PathBuf, kind: Kind) -> (Database, SharedStore) {
+async fn back(from: &Path, kind: Kind) -> (Database, SharedStore) {
     let database = Database::new(kind).await;
     let store = database.store();
     let restored = store.restore(from, false).await.unwrap();

@@ -10,6 +10,7 @@ mod conversations;
 mod db;
 mod dialect;
 mod fault;
+mod inspect;
 mod log;
 mod messages;
 mod opening;

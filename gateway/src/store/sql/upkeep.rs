@@ -1,11 +1,13 @@
-//! What commands ask of the store, never a request: see `archive` and `backup`.
+//! What commands ask of the store, never a request: see `archive`, `backup` and `inspect`.
 
 use std::path::Path;
 
 use async_trait::async_trait;
 
 use super::SqlStore;
-use crate::store::{ArchiveOrder, ArchiveOutcome, Restored, StoreError, Upkeep, UpkeepError};
+use crate::store::{
+    ArchiveOrder, ArchiveOutcome, Inspection, Restored, StoreError, TableSize, Upkeep, UpkeepError,
+};
 
 #[async_trait]
 impl Upkeep for SqlStore {
@@ -19,5 +21,13 @@ impl Upkeep for SqlStore {
 
     async fn restore(&self, from: &Path, replace: bool) -> Result<Restored, UpkeepError> {
         self.put_back(from, replace).await
+    }
+
+    async fn inspect(&self) -> Result<Inspection, StoreError> {
+        Ok(self.look().await?)
+    }
+
+    async fn optimize(&self) -> Result<Vec<TableSize>, StoreError> {
+        Ok(self.compact().await?)
     }
 }
