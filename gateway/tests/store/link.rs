@@ -211,7 +211,7 @@ impl Shared {
         };
         let is_commit = sql == b"COMMIT";
         *count = match *count {
-            _ if sql == b"BEGIN" => Some(0),
+            _ if sql.starts_with(b"BEGIN") => Some(0),
             _ if is_commit || sql == b"ROLLBACK" => None,
             count => count.map(|count| count + 1),
         };

@@ -1,8 +1,12 @@
 //! How messages get in: a batch, one transaction, a number of statements that hardly grows with the batch.
 //!
-//! 1. lock the conversations, in the order of their ids, which also reads their counters;
-//! 2. read their clients; 3. find repeats, where messages bear a `clientMessageId`;
-//! 4. decide and number here, then insert messages and log rows, update the conversations, note it in the outbox.
+//! 1. lock the conversations, in the order of their ids, which also reads their counters; read their clients; find repeats, where
+//!    messages bear a `clientMessageId`;
+//! 2. decide and number here, then insert messages and log rows, update the conversations, note it in the outbox.
+//!
+//! On MySQL a small batch asks each of the two in one call ([`CALLED`]), so that a message by itself takes three round trips with its
+//! commit. A larger one asks statement by statement, prepared: there a round trip is shared by many, and to read literals
+//! would cost the server more than it saves.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,11 +16,12 @@ use shared::{ClientId, ConversationId, EventSeq, MessageId, SenderType, Seq, Tim
 
 use super::SqlStore;
 use super::accounts::link_query;
+use super::conn::Answer;
 use super::conversations::lock_conversation;
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::log::insert_outbox;
-use super::query::Query;
+use super::log::{insert_outbox, number, outbox_query};
+use super::query::{Query, Row};
 use super::rows::{self, CLIENT_USER, MESSAGE, kind};
 use super::transaction::{Tx, transact};
 use crate::store::{
@@ -36,6 +41,10 @@ const UPDATED: usize = 64;
 
 /// The most keys of one look-up.
 const KEYS: usize = 128;
+
+/// The most messages of a batch that is asked in calls, and of their text, in bytes.
+const CALLED: usize = 8;
+const CALLED_TEXT: usize = 16 << 10;
 
 impl SqlStore {
     pub(super) async fn append_batch(
@@ -134,9 +143,13 @@ async fn append(
 ) -> Result<AppendOutcome, Fault> {
     let ids: BTreeSet<ConversationId> = batch.iter().map(|message| message.conversation).collect();
     let ids: Vec<ConversationId> = ids.into_iter().collect();
-    let (mut locked, step) = lock(tx, dialect, &ids).await?;
-    read_clients(tx, &mut locked).await?;
-    let stored = find_repeats(tx, batch, &locked).await?;
+    let text: usize = batch.iter().map(|message| message.content.len()).sum();
+    let called = dialect == Dialect::MySql && batch.len() <= CALLED && text <= CALLED_TEXT;
+    let Read {
+        mut locked,
+        step,
+        stored,
+    } = read(tx, dialect, batch, &ids, called).await?;
 
     let mut fresh: Vec<(Message, i64)> = Vec::with_capacity(batch.len());
     let mut named: HashMap<Key<'_>, usize> = HashMap::new();
@@ -152,10 +165,15 @@ async fn append(
             &mut fresh,
         ));
     }
-    insert_messages(tx, dialect, step, &mut fresh).await?;
-    insert_events(tx, &fresh, mark).await?;
-    update_conversations(tx, &locked, &fresh).await?;
-    let outbox = note(tx, dialect, step, &locked).await?;
+    let mut noted = changes(&locked);
+    if called && !fresh.is_empty() {
+        write_in_one_call(tx, step, &mut fresh, mark, &locked, &mut noted).await?;
+    } else {
+        insert_messages(tx, dialect, step, &mut fresh).await?;
+        insert_events(tx, &fresh, mark).await?;
+        update_conversations(tx, &locked, &fresh).await?;
+        note(tx, dialect, step, &mut noted).await?;
+    }
 
     Ok(AppendOutcome {
         results: verdicts
@@ -172,78 +190,170 @@ async fn append(
                 }
             })
             .collect(),
-        outbox,
+        outbox: noted.into_iter().map(|entry| entry.id).collect(),
     })
 }
 
-/// Locks those conversations that exist. Also answers by how much the ids of one INSERT's rows differ on this
-/// connection.
-async fn lock(
+/// What is known of a batch before it is decided.
+struct Read {
+    /// Those of its conversations that exist.
+    locked: HashMap<ConversationId, Locked>,
+    /// By how much the ids of one INSERT's rows differ on this connection.
+    step: i64,
+    /// The stored messages of which it has repeats. The conversations are locked, so there will be no others.
+    stored: HashMap<(ConversationId, UserId, String), Message>,
+}
+
+/// Locks the conversations, then reads the rest. None of the statements needs the answer of another.
+async fn read(
     tx: &mut Tx,
     dialect: Dialect,
+    batch: &[NewMessage],
     ids: &[ConversationId],
-) -> Result<(HashMap<ConversationId, Locked>, i64), Fault> {
-    let mut locked = HashMap::with_capacity(ids.len());
-    let mut step = 1;
-    for chunk in ids.chunks(KEYS) {
-        let mut query = Query::new(format!(
-            "SELECT id, clientId, agencyId, COALESCE(unreadCount, 0), clientUnreadCount, lastSeq, lastEventSeq, archivedSeq, {} \
-             FROM Conversations WHERE id IN ",
-            dialect.id_step()
-        ));
-        query.push_list(chunk);
-        query.push(" ORDER BY id");
-        query.push(dialect.for_update());
-        for row in tx.all(query).await? {
-            let mut cells = row.cells();
-            let id = ConversationId::new(cells.int()?);
-            let client_id = ClientId::new(cells.int()?);
-            let agency = UserId::new(cells.int()?);
-            let (unread, client_unread) = (cells.int()?, cells.int()?);
-            let last_seq = Seq::new(cells.int()?);
-            let last_event = EventSeq::new(cells.int()?);
-            let has_archive = cells.int()? > 0;
-            step = cells.int()?.max(1);
-            locked.insert(
-                id,
-                Locked {
-                    parties: Parties {
-                        agency,
-                        client_user: None,
-                        client_active: false,
-                    },
-                    client_id,
-                    client: None,
-                    unread,
-                    client_unread,
-                    first_event: last_event.next(),
-                    last_seq,
-                    last_event,
-                    has_archive,
-                    newest: None,
-                },
-            );
-        }
+    called: bool,
+) -> Result<Read, Fault> {
+    let keys: Vec<Key<'_>> = batch.iter().filter_map(key).collect();
+    let locks = ids.chunks(KEYS).map(|chunk| lock(dialect, chunk));
+    let clients = ids.chunks(KEYS).map(clients_of);
+    let repeats = keys.chunks(KEYS).map(|chunk| repeats_of("Messages", chunk));
+    let (locks, clients, repeats) = if called {
+        let (locks, clients) = (locks.collect::<Vec<_>>(), clients.collect::<Vec<_>>());
+        let (first, second) = (locks.len(), locks.len() + clients.len());
+        let queries = locks.into_iter().chain(clients).chain(repeats).collect();
+        let mut answers = tx.call(queries).await?;
+        let repeats = rows_of(answers.split_off(second));
+        let clients = rows_of(answers.split_off(first));
+        (rows_of(answers), clients, repeats)
+    } else {
+        (
+            all(tx, locks).await?,
+            all(tx, clients).await?,
+            all(tx, repeats).await?,
+        )
+    };
+    let mut read = Read {
+        locked: HashMap::with_capacity(ids.len()),
+        step: 1,
+        stored: HashMap::new(),
+    };
+    for row in locks {
+        read.take_conversation(&row)?;
     }
-    Ok((locked, step))
+    read.take_clients(tx, &clients).await?;
+    read.take_repeats(&repeats)?;
+    let archived: Vec<Key<'_>> = keys
+        .into_iter()
+        .filter(|(conversation, sender, name)| {
+            let locked = read.locked.get(conversation);
+            locked.is_some_and(|one| one.has_archive)
+                && !read
+                    .stored
+                    .contains_key(&(*conversation, *sender, (*name).to_owned()))
+        })
+        .collect();
+    let archived = archived
+        .chunks(KEYS)
+        .map(|chunk| repeats_of("ArchivedMessages", chunk));
+    let archived = all(tx, archived).await?;
+    read.take_repeats(&archived)?;
+    Ok(read)
+}
+
+/// The rows of several statements, one after another.
+async fn all(tx: &mut Tx, queries: impl Iterator<Item = Query>) -> Result<Vec<Row>, Fault> {
+    let mut rows = Vec::new();
+    for query in queries {
+        rows.append(&mut tx.all(query).await?);
+    }
+    Ok(rows)
+}
+
+fn rows_of(answers: Vec<Answer>) -> Vec<Row> {
+    answers.into_iter().flat_map(|answer| answer.rows).collect()
+}
+
+fn lock(dialect: Dialect, ids: &[ConversationId]) -> Query {
+    let mut query = Query::new(format!(
+        "SELECT id, clientId, agencyId, COALESCE(unreadCount, 0), clientUnreadCount, lastSeq, lastEventSeq, archivedSeq, {} \
+         FROM Conversations WHERE id IN ",
+        dialect.id_step()
+    ));
+    query.push_list(ids);
+    query.push(" ORDER BY id");
+    query.push(dialect.for_update());
+    query
 }
 
 /// Who the clients are and whether they may write. A query of its own: joined to the first it would lock these rows as
 /// well, and conversations of one client would wait for each other.
-async fn read_clients(
-    tx: &mut Tx,
-    locked: &mut HashMap<ConversationId, Locked>,
-) -> Result<(), Fault> {
-    let ids: BTreeSet<ClientId> = locked.values().map(|one| one.client_id).collect();
-    let ids: Vec<ClientId> = ids.into_iter().collect();
-    let mut clients = HashMap::with_capacity(ids.len());
-    for chunk in ids.chunks(KEYS) {
-        let mut query = Query::new(format!(
-            "SELECT cl.id, cl.name, cl.company, cl.email, cl.status, cl.userId, cu.id FROM Clients cl \
-             LEFT JOIN Users cu ON cu.id = {CLIENT_USER} WHERE cl.id IN "
-        ));
-        query.push_list(chunk);
-        for row in tx.all(query).await? {
+fn clients_of(ids: &[ConversationId]) -> Query {
+    let mut query = Query::new(format!(
+        "SELECT cl.id, cl.name, cl.company, cl.email, cl.status, cl.userId, cu.id FROM Clients cl \
+         LEFT JOIN Users cu ON cu.id = {CLIENT_USER} WHERE cl.id IN (SELECT clientId FROM Conversations WHERE id IN "
+    ));
+    query.push_list(ids);
+    query.push(")");
+    query
+}
+
+fn repeats_of(table: &str, keys: &[Key<'_>]) -> Query {
+    let mut query = Query::new(format!("SELECT {MESSAGE} FROM {table} m WHERE "));
+    for index in 0..keys.len().next_power_of_two() {
+        let (conversation, sender, name) = keys[index.min(keys.len() - 1)];
+        query.push(if index == 0 { "" } else { " OR " });
+        query.push("(m.conversationId = ? AND m.senderId = ? AND m.clientMessageId = ?)");
+        query.push_value(conversation);
+        query.push_value(sender);
+        query.push_value(name.as_bytes());
+    }
+    query
+}
+
+impl Read {
+    fn take_conversation(&mut self, row: &Row) -> Result<(), Fault> {
+        let mut cells = row.cells();
+        let id = ConversationId::new(cells.int()?);
+        let client_id = ClientId::new(cells.int()?);
+        let agency = UserId::new(cells.int()?);
+        let (unread, client_unread) = (cells.int()?, cells.int()?);
+        let last_seq = Seq::new(cells.int()?);
+        let last_event = EventSeq::new(cells.int()?);
+        let has_archive = cells.int()? > 0;
+        self.step = cells.int()?.max(1);
+        let locked = Locked {
+            parties: Parties {
+                agency,
+                client_user: None,
+                client_active: false,
+            },
+            client_id,
+            client: None,
+            unread,
+            client_unread,
+            first_event: last_event.next(),
+            last_seq,
+            last_event,
+            has_archive,
+            newest: None,
+        };
+        self.locked.insert(id, locked);
+        Ok(())
+    }
+
+    fn take_repeats(&mut self, rows: &[Row]) -> Result<(), Fault> {
+        for row in rows {
+            let message = rows::message(&mut row.cells())?;
+            if let Some(name) = message.client_message_id.clone() {
+                let key = (message.conversation_id, message.sender_id, name);
+                self.stored.insert(key, message);
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_clients(&mut self, tx: &mut Tx, rows: &[Row]) -> Result<(), Fault> {
+        let mut clients = HashMap::with_capacity(rows.len());
+        for row in rows {
             let mut cells = row.cells();
             let id = ClientId::new(cells.int()?);
             let (name, company, email) = (cells.text()?, cells.opt_text()?, cells.text()?);
@@ -262,66 +372,15 @@ async fn read_clients(
             };
             clients.insert(id, (summary, active));
         }
-    }
-    for one in locked.values_mut() {
-        if let Some((summary, active)) = clients.get(&one.client_id) {
-            one.parties.client_user = summary.user_id;
-            one.parties.client_active = *active;
-            one.client = Some(summary.clone());
-        }
-    }
-    Ok(())
-}
-
-/// The stored messages of which this batch has repeats. The conversations are locked, so there will be no others.
-async fn find_repeats(
-    tx: &mut Tx,
-    batch: &[NewMessage],
-    locked: &HashMap<ConversationId, Locked>,
-) -> Result<HashMap<(ConversationId, UserId, String), Message>, Fault> {
-    let keys: Vec<Key<'_>> = batch
-        .iter()
-        .filter(|message| locked.contains_key(&message.conversation))
-        .filter_map(key)
-        .collect();
-    let mut stored = HashMap::new();
-    find_named(tx, "Messages", &keys, &mut stored).await?;
-    let archived: Vec<Key<'_>> = keys
-        .into_iter()
-        .filter(|(conversation, sender, name)| {
-            locked.get(conversation).is_some_and(|one| one.has_archive)
-                && !stored.contains_key(&(*conversation, *sender, (*name).to_owned()))
-        })
-        .collect();
-    find_named(tx, "ArchivedMessages", &archived, &mut stored).await?;
-    Ok(stored)
-}
-
-/// Those messages of a table that bear these names.
-async fn find_named(
-    tx: &mut Tx,
-    table: &str,
-    keys: &[Key<'_>],
-    stored: &mut HashMap<(ConversationId, UserId, String), Message>,
-) -> Result<(), Fault> {
-    for chunk in keys.chunks(KEYS) {
-        let mut query = Query::new(format!("SELECT {MESSAGE} FROM {table} m WHERE "));
-        for index in 0..chunk.len().next_power_of_two() {
-            let (conversation, sender, name) = chunk[index.min(chunk.len() - 1)];
-            query.push(if index == 0 { "" } else { " OR " });
-            query.push("(m.conversationId = ? AND m.senderId = ? AND m.clientMessageId = ?)");
-            query.push_value(conversation);
-            query.push_value(sender);
-            query.push_value(name.as_bytes());
-        }
-        for row in tx.all(query).await? {
-            let message = rows::message(&mut row.cells())?;
-            if let Some(name) = message.client_message_id.clone() {
-                stored.insert((message.conversation_id, message.sender_id, name), message);
+        for one in self.locked.values_mut() {
+            if let Some((summary, active)) = clients.get(&one.client_id) {
+                one.parties.client_user = summary.user_id;
+                one.parties.client_active = *active;
+                one.client = Some(summary.clone());
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn key(message: &NewMessage) -> Option<Key<'_>> {
@@ -389,6 +448,37 @@ fn decide<'a>(
     Verdict::New(place)
 }
 
+/// Writes all of a small batch. The log's rows name their messages by the id that MySQL has given the first of them, which that
+/// table, having no numbers of its own to give, leaves as it is.
+async fn write_in_one_call(
+    tx: &mut Tx,
+    step: i64,
+    fresh: &mut [(Message, i64)],
+    mark: &str,
+    locked: &HashMap<ConversationId, Locked>,
+    noted: &mut [OutboxEntry],
+) -> Result<(), Fault> {
+    for (nth, (message, _)) in (0..).zip(fresh.iter_mut()) {
+        message.id = MessageId::new(nth * step);
+    }
+    let answers = tx
+        .call(vec![
+            messages_query(fresh),
+            events_query(fresh, &mut Some(mark), "LAST_INSERT_ID() + ?"),
+            conversations_query(&changed(locked, fresh)),
+            outbox_query(Dialect::MySql, noted),
+        ])
+        .await?;
+    let [messages, .., outbox] = answers.as_slice() else {
+        return Err(Fault::Sql(sqlx::Error::RowNotFound));
+    };
+    for (message, _) in fresh.iter_mut() {
+        message.id = MessageId::new(messages.done.last_id + message.id.get());
+    }
+    number(noted, outbox.done.last_id, step);
+    Ok(())
+}
+
 /// Inserts the new messages and gives them their ids. Chunks are powers of two, as lists of values are: few lengths,
 /// few prepared statements.
 async fn insert_messages(
@@ -401,24 +491,8 @@ async fn insert_messages(
     while !rest.is_empty() {
         let len = chunk_len(rest, ROWS, |(message, _)| message.content.len());
         let (chunk, later) = rest.split_at_mut(len);
-        let mut query = Query::new(
-            "INSERT INTO Messages (conversationId, senderId, receiverId, senderType, content, isRead, createdAt, \
-             updatedAt, seq, eventSeq, clientMessageId) VALUES ",
-        );
-        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)");
-        for (message, _) in chunk.iter() {
-            query.push_value(message.conversation_id);
-            query.push_value(message.sender_id);
-            query.push_value(message.receiver_id);
-            query.push_value(message.sender_type.as_str());
-            query.push_value(&message.content);
-            query.push_value(message.created_at);
-            query.push_value(message.updated_at);
-            query.push_value(message.seq);
-            query.push_value(message.event_seq);
-            query.push_value(message.client_message_id.as_deref().map(str::as_bytes));
-        }
-        let first = tx.run(query).await?.first_id(dialect, chunk.len());
+        let done = tx.run(messages_query(chunk)).await?;
+        let first = done.first_id(dialect, chunk.len());
         for (id, (message, _)) in (0..).map(|nth| first + nth * step).zip(chunk) {
             message.id = MessageId::new(id);
         }
@@ -427,31 +501,57 @@ async fn insert_messages(
     Ok(())
 }
 
+fn messages_query(fresh: &[(Message, i64)]) -> Query {
+    let mut query = Query::new(
+        "INSERT INTO Messages (conversationId, senderId, receiverId, senderType, content, isRead, createdAt, \
+         updatedAt, seq, eventSeq, clientMessageId) VALUES ",
+    );
+    query.push_rows(fresh.len(), "(?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)");
+    for (message, _) in fresh {
+        query.push_value(message.conversation_id);
+        query.push_value(message.sender_id);
+        query.push_value(message.receiver_id);
+        query.push_value(message.sender_type.as_str());
+        query.push_value(&message.content);
+        query.push_value(message.created_at);
+        query.push_value(message.updated_at);
+        query.push_value(message.seq);
+        query.push_value(message.event_seq);
+        query.push_value(message.client_message_id.as_deref().map(str::as_bytes));
+    }
+    query
+}
+
 /// Logs the new messages, the first of them with the batch's mark.
 async fn insert_events(tx: &mut Tx, fresh: &[(Message, i64)], mark: &str) -> Result<(), Fault> {
     let mut rest = fresh;
     let mut mark = Some(mark);
     while !rest.is_empty() {
         let (chunk, later) = rest.split_at(chunk_len(rest, ROWS, |_| 0));
-        let mut query = Query::new(
-            "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, messageId, unreadCount, \
-             payload, createdAt) VALUES ",
-        );
-        query.push_rows(chunk.len(), "(?, ?, ?, ?, ?, ?, ?, ?)");
-        for (message, unread) in chunk {
-            query.push_value(message.conversation_id);
-            query.push_value(message.event_seq);
-            query.push_value(kind::MESSAGE);
-            query.push_value(message.sender_id);
-            query.push_value(message.id);
-            query.push_value(*unread);
-            query.push_value(mark.take());
-            query.push_value(message.created_at.map(Timestamp::unix_millis));
-        }
-        tx.run(query).await?;
+        tx.run(events_query(chunk, &mut mark, "?")).await?;
         rest = later;
     }
     Ok(())
+}
+
+/// `message_id` is a message's id, said with its value.
+fn events_query(fresh: &[(Message, i64)], mark: &mut Option<&str>, message_id: &str) -> Query {
+    let mut query = Query::new(
+        "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, messageId, unreadCount, \
+         payload, createdAt) VALUES ",
+    );
+    query.push_rows(fresh.len(), &format!("(?, ?, ?, ?, {message_id}, ?, ?, ?)"));
+    for (message, unread) in fresh {
+        query.push_value(message.conversation_id);
+        query.push_value(message.event_seq);
+        query.push_value(kind::MESSAGE);
+        query.push_value(message.sender_id);
+        query.push_value(message.id);
+        query.push_value(*unread);
+        query.push_value(mark.take());
+        query.push_value(message.created_at.map(Timestamp::unix_millis));
+    }
+    query
 }
 
 /// How many of `rest` one statement takes: the longest power of two that is left and allowed, in rows and in text.
@@ -471,52 +571,59 @@ async fn update_conversations(
     locked: &HashMap<ConversationId, Locked>,
     fresh: &[(Message, i64)],
 ) -> Result<(), Fault> {
-    let changed: Vec<(&Locked, &Message)> = locked
-        .values()
-        .filter_map(|one| Some((one, &fresh[one.newest?].0)))
-        .collect();
+    let changed = changed(locked, fresh);
     let mut rest = changed.as_slice();
     while !rest.is_empty() {
         let len = chunk_len(rest, UPDATED, |(_, message)| message.content.len());
         let (chunk, later) = rest.split_at(len);
+        tx.run(conversations_query(chunk)).await?;
         rest = later;
-        let mut query = Query::new("UPDATE Conversations SET ");
-        let columns: [(&str, NewValue); 7] = [
-            ("lastMessage", |_, message| (&message.content).into()),
-            ("lastMessageTime", |_, message| message.created_at.into()),
-            ("updatedAt", |_, message| message.created_at.into()),
-            ("unreadCount", |one, _| one.unread.into()),
-            ("clientUnreadCount", |one, _| one.client_unread.into()),
-            ("lastSeq", |one, _| one.last_seq.into()),
-            ("lastEventSeq", |one, _| one.last_event.into()),
-        ];
-        for (index, (column, value)) in columns.iter().enumerate() {
-            query.push(if index == 0 { "" } else { ", " });
-            query.push(column);
-            query.push(" = CASE id");
-            for (one, message) in chunk {
-                query.push(" WHEN ? THEN ?");
-                query.push_value(message.conversation_id);
-                query.push_value(value(one, message));
-            }
-            query.push(" END");
-        }
-        query.push(" WHERE id IN ");
-        let ids: Vec<ConversationId> = chunk.iter().map(|(_, one)| one.conversation_id).collect();
-        query.push_list(&ids);
-        tx.run(query).await?;
     }
     Ok(())
 }
 
-/// Notes each conversation's new changes in the outbox.
-async fn note(
-    tx: &mut Tx,
-    dialect: Dialect,
-    step: i64,
-    locked: &HashMap<ConversationId, Locked>,
-) -> Result<Vec<OutboxId>, Fault> {
-    let mut entries: Vec<OutboxEntry> = locked
+/// The conversations that have new messages, each with its newest.
+fn changed<'a>(
+    locked: &'a HashMap<ConversationId, Locked>,
+    fresh: &'a [(Message, i64)],
+) -> Vec<(&'a Locked, &'a Message)> {
+    locked
+        .values()
+        .filter_map(|one| Some((one, &fresh[one.newest?].0)))
+        .collect()
+}
+
+fn conversations_query(changed: &[(&Locked, &Message)]) -> Query {
+    let mut query = Query::new("UPDATE Conversations SET ");
+    let columns: [(&str, NewValue); 7] = [
+        ("lastMessage", |_, message| (&message.content).into()),
+        ("lastMessageTime", |_, message| message.created_at.into()),
+        ("updatedAt", |_, message| message.created_at.into()),
+        ("unreadCount", |one, _| one.unread.into()),
+        ("clientUnreadCount", |one, _| one.client_unread.into()),
+        ("lastSeq", |one, _| one.last_seq.into()),
+        ("lastEventSeq", |one, _| one.last_event.into()),
+    ];
+    for (index, (column, value)) in columns.iter().enumerate() {
+        query.push(if index == 0 { "" } else { ", " });
+        query.push(column);
+        query.push(" = CASE id");
+        for (one, message) in changed {
+            query.push(" WHEN ? THEN ?");
+            query.push_value(message.conversation_id);
+            query.push_value(value(one, message));
+        }
+        query.push(" END");
+    }
+    query.push(" WHERE id IN ");
+    let ids: Vec<ConversationId> = changed.iter().map(|(_, one)| one.conversation_id).collect();
+    query.push_list(&ids);
+    query
+}
+
+/// What is to be noted in the outbox: each conversation's new changes.
+fn changes(locked: &HashMap<ConversationId, Locked>) -> Vec<OutboxEntry> {
+    locked
         .iter()
         .filter(|(_, one)| one.newest.is_some())
         .map(|(id, one)| OutboxEntry {
@@ -525,14 +632,22 @@ async fn note(
             first: one.first_event,
             last: one.last_event,
         })
-        .collect();
-    let mut rest = entries.as_mut_slice();
+        .collect()
+}
+
+async fn note(
+    tx: &mut Tx,
+    dialect: Dialect,
+    step: i64,
+    entries: &mut [OutboxEntry],
+) -> Result<(), Fault> {
+    let mut rest = entries;
     while !rest.is_empty() {
         let (chunk, later) = rest.split_at_mut(chunk_len(rest, ROWS, |_| 0));
         insert_outbox(tx, dialect, step, chunk).await?;
         rest = later;
     }
-    Ok(entries.into_iter().map(|entry| entry.id).collect())
+    Ok(())
 }
 
 fn logged(

@@ -10,7 +10,7 @@ use std::time::Instant;
 use shared::{ConversationId, Seq, Timestamp};
 
 use super::SqlStore;
-use super::db::Conn;
+use super::conn::Conn;
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;

@@ -1,21 +1,22 @@
-//! Connections: pools that need no database to be made, statements bounded in time. No statement about the chat's own tables
+//! The database: pools that need none to be made, and what one statement by itself takes of them. No statement about the chat's own tables
 //! stands here; transactions are `transaction`'s.
 
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
 use log::LevelFilter;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::pool::{PoolConnection, PoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Database, Executor as _, Pool};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Database, Executor as _, MySql, Sqlite};
+use tokio::time::{Instant, sleep};
 
+use super::conn::{Conn, Done, Inner};
 use super::dialect::Dialect;
 use super::fault::Fault;
-use super::query::{MySqlConn, Query, Row, SqliteConn};
+use super::pool::{Connections, Held};
+use super::query::{Query, Row};
 use super::transaction::ATTEMPTS;
 use crate::gate::{Gate, Pass};
 use crate::store::{InvalidUrl, Settings};
@@ -26,13 +27,6 @@ const STATEMENT_CACHE: usize = 256;
 /// How many calls may wait for each connection. Where one is held for 5 ms, as usual, the last in line waits a sixth of a
 /// second; where it is held so long that the last would wait in vain, a longer line helps nobody.
 const WAITING: usize = 32;
-
-/// How long to wait before a server that lets nobody in is asked again; a connection of our own may be free before.
-const DOOR_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a connection may take to come back into its pool, where it is tried once more: on a link that died silently
-/// it never would, and its place in the pool would be lost with it.
-const RETURN: Duration = Duration::from_secs(5);
 
 /// How long MySQL keeps a connection that nobody uses, seconds. It is what ends the transaction of a node that vanished
 /// without a word, and frees what that has locked. The pool lets go of idle connections before.
@@ -50,58 +44,14 @@ pub(super) struct Db {
 }
 
 enum Pools {
-    MySql(MySqlPool, MySqlConnectOptions),
+    MySql(Connections<MySql>, MySqlConnectOptions),
     /// SQLite has one writer at a time anyway: waiting for the only writing connection is fair and wakes at once,
     /// waiting for the file's lock is neither.
     Sqlite {
-        reading: SqlitePool,
-        writing: SqlitePool,
+        reading: Connections<Sqlite>,
+        writing: Connections<Sqlite>,
         options: SqliteConnectOptions,
     },
-}
-
-/// What a statement did.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Done {
-    /// Rows changed.
-    pub(super) rows: u64,
-    /// The id of the row inserted. Of several, MySQL's first, SQLite's last.
-    last_id: i64,
-}
-
-impl Done {
-    /// The id of the first of `rows` rows that one INSERT made. Both databases number the rows of one INSERT whose
-    /// number of rows is known beforehand in one go: MySQL in steps of `auto_increment_increment` in every
-    /// `innodb_autoinc_lock_mode` (MySQL manual, "AUTO_INCREMENT Handling in InnoDB", simple inserts), SQLite because
-    /// nobody else writes.
-    pub(super) fn first_id(self, dialect: Dialect, rows: usize) -> i64 {
-        match dialect {
-            Dialect::MySql => self.last_id,
-            Dialect::Sqlite => self.last_id - i64::try_from(rows).unwrap_or(1) + 1,
-        }
-    }
-
-    /// The id of the one row inserted.
-    pub(super) fn id(self) -> i64 {
-        self.last_id
-    }
-}
-
-/// A connection, which runs one statement at a time.
-pub(super) struct Conn {
-    inner: Inner,
-    timeout: Option<Duration>,
-    /// When the transaction it is used for must have come to its end.
-    pub(super) by: Option<Instant>,
-    /// It is of no more use.
-    pub(super) spoiled: bool,
-    /// Its place among the calls, where it takes one.
-    _place: Option<Pass>,
-}
-
-pub(super) enum Inner {
-    MySql(MySqlConn),
-    Sqlite(SqliteConn),
 }
 
 impl Db {
@@ -180,7 +130,7 @@ impl Db {
         /// Before a new SQLite file that somebody else is setting up is tried again.
         const LOCKED_PAUSE: Duration = Duration::from_millis(10);
         let inner = match &self.pools {
-            Pools::MySql(_, options) => Inner::MySql(
+            Pools::MySql(_, options) => Inner::MySql(Held::own(
                 MySqlPoolOptions::new()
                     .max_connections(1)
                     .acquire_timeout(self.timeout)
@@ -190,7 +140,7 @@ impl Db {
                     .connect_lazy_with(options.clone())
                     .acquire()
                     .await?,
-            ),
+            )),
             Pools::Sqlite { options, .. } => {
                 make_folder(options.get_filename())?;
                 let options = options.clone().busy_timeout(TURN);
@@ -209,18 +159,12 @@ impl Db {
                         Err(fault) if fault.is_worth_a_retry() && Instant::now() < give_up => {
                             sleep(LOCKED_PAUSE).await;
                         }
-                        conn => break Inner::Sqlite(conn?),
+                        conn => break Inner::Sqlite(Held::own(conn?)),
                     }
                 }
             }
         };
-        let mut conn = Conn {
-            inner,
-            timeout: None,
-            by: None,
-            spoiled: false,
-            _place: None,
-        };
+        let mut conn = Conn::new(inner, None, None);
         conn.close_on_drop();
         Ok(conn)
     }
@@ -239,15 +183,15 @@ impl Db {
 
     async fn reader(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
         let inner = match &self.pools {
-            Pools::MySql(pool, _) => Inner::MySql(acquire(pool, by).await?),
+            Pools::MySql(pool, _) => Inner::MySql(pool.acquire(by).await?),
             Pools::Sqlite {
                 reading, options, ..
             } => {
                 make_folder(options.get_filename())?;
-                Inner::Sqlite(acquire(reading, by).await?)
+                Inner::Sqlite(reading.acquire(by).await?)
             }
         };
-        Ok(self.conn(inner, place))
+        Ok(Conn::new(inner, Some(self.timeout), place))
     }
 
     pub(super) async fn writer(&self, by: Instant, place: Option<Pass>) -> Result<Conn, Fault> {
@@ -258,171 +202,8 @@ impl Db {
             return self.reader(by, place).await;
         };
         make_folder(options.get_filename())?;
-        let inner = Inner::Sqlite(acquire(writing, by).await?);
-        Ok(self.conn(inner, place))
-    }
-
-    fn conn(&self, inner: Inner, place: Option<Pass>) -> Conn {
-        Conn {
-            inner,
-            timeout: Some(self.timeout),
-            by: None,
-            spoiled: false,
-            _place: place,
-        }
-    }
-}
-
-/// Waits for a connection. A server that lets nobody in just now is asked again: one that restarts is back in a moment,
-/// and where it has too many connections, one of ours will do.
-async fn acquire<D: Database>(pool: &Pool<D>, by: Instant) -> Result<PoolConnection<D>, Fault> {
-    loop {
-        let answer = timeout_at(by, pool.acquire()).await;
-        match answer
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            .map_err(Fault::Sql)
-        {
-            Err(fault) if fault.is_closed_door() && Instant::now() + DOOR_PAUSE < by => {
-                sleep(DOOR_PAUSE).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-impl Conn {
-    pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
-        let timeout = self.time_left();
-        let inner = &mut self.inner;
-        let answer = async move {
-            match inner {
-                Inner::MySql(conn) => {
-                    let (sql, arguments) = query.into_mysql()?;
-                    let rows = sqlx::query_with(sql, arguments).fetch(&mut **conn);
-                    Ok(rows.map_ok(Row::MySql).try_collect().await?)
-                }
-                Inner::Sqlite(conn) => {
-                    let (sql, arguments) = query.into_sqlite()?;
-                    let rows = sqlx::query_with(sql, arguments).fetch(&mut **conn);
-                    Ok(rows.map_ok(Row::Sqlite).try_collect().await?)
-                }
-            }
-        };
-        let answer = within(timeout, answer).await;
-        self.give_up_after(answer)
-    }
-
-    pub(super) async fn first(&mut self, query: Query) -> Result<Option<Row>, Fault> {
-        Ok(self.all(query).await?.into_iter().next())
-    }
-
-    pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
-        let timeout = self.time_left();
-        let inner = &mut self.inner;
-        let answer = async move {
-            match inner {
-                Inner::MySql(conn) => {
-                    let (sql, arguments) = query.into_mysql()?;
-                    let done = sqlx::query_with(sql, arguments)
-                        .execute(&mut **conn)
-                        .await?;
-                    Ok(Done {
-                        rows: done.rows_affected(),
-                        last_id: i64::try_from(done.last_insert_id()).unwrap_or(0),
-                    })
-                }
-                Inner::Sqlite(conn) => {
-                    let (sql, arguments) = query.into_sqlite()?;
-                    let done = sqlx::query_with(sql, arguments)
-                        .execute(&mut **conn)
-                        .await?;
-                    Ok(Done {
-                        rows: done.rows_affected(),
-                        last_id: done.last_insert_rowid(),
-                    })
-                }
-            }
-        };
-        let answer = within(timeout, answer).await;
-        self.give_up_after(answer)
-    }
-
-    /// Statements without values, not prepared: DDL and the ends of transactions.
-    pub(super) async fn raw(&mut self, sql: &str) -> Result<(), Fault> {
-        let timeout = self.time_left();
-        let inner = &mut self.inner;
-        let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
-        let answer = async move {
-            match inner {
-                Inner::MySql(conn) => conn.execute(sql).await.map(drop)?,
-                Inner::Sqlite(conn) => conn.execute(sql).await.map(drop)?,
-            }
-            Ok(())
-        };
-        let answer = within(timeout, answer).await;
-        self.give_up_after(answer)
-    }
-
-    /// Begins a transaction on this connection, to be ended with `raw("COMMIT")`.
-    pub(super) async fn begin(&mut self) -> Result<(), Fault> {
-        self.raw(match self.inner {
-            Inner::MySql(_) => "BEGIN",
-            // Locks at once: a transaction that reads before it writes could not be allowed to write otherwise.
-            Inner::Sqlite(_) => "BEGIN IMMEDIATE",
-        })
-        .await
-    }
-
-    /// The driver's own connection, for its migrator.
-    pub(super) const fn inner(&mut self) -> &mut Inner {
-        &mut self.inner
-    }
-
-    /// For the next statement.
-    fn time_left(&self) -> Option<Duration> {
-        let whole = self
-            .by
-            .map(|by| by.saturating_duration_since(Instant::now()));
-        self.timeout
-            .map(|one| whole.map_or(one, |whole| whole.min(one)))
-    }
-
-    pub(super) fn close_on_drop(&mut self) {
-        self.spoiled = true;
-        match &mut self.inner {
-            Inner::MySql(conn) => conn.close_on_drop(),
-            Inner::Sqlite(conn) => conn.close_on_drop(),
-        }
-    }
-
-    /// Some faults leave a connection that is of no more use.
-    fn give_up_after<T>(&mut self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        if answer.as_ref().is_err_and(Fault::spoils_connection) {
-            self.close_on_drop();
-        }
-        answer
-    }
-}
-
-impl Drop for Conn {
-    /// Back into the pool, in bounded time. The pool would do it by itself, and wait for as long as its check of the
-    /// connection takes.
-    fn drop(&mut self) {
-        if let (false, Inner::MySql(conn)) = (self.spoiled, &mut self.inner) {
-            tokio::spawn(timeout(RETURN, conn.return_to_pool()));
-        }
-    }
-}
-
-async fn within<T>(
-    timeout: Option<Duration>,
-    answer: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
-    match timeout {
-        Some(timeout) => tokio::time::timeout(timeout, answer)
-            .await
-            .unwrap_or(Err(Fault::TooSlow)),
-        None => answer.await,
+        let inner = Inner::Sqlite(writing.acquire(by).await?);
+        Ok(Conn::new(inner, Some(self.timeout), place))
     }
 }
 
@@ -453,7 +234,7 @@ fn mysql_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
             Box::pin(async move { prepare_mysql(conn, Some(limits)).await })
         })
         .connect_lazy_with(options.clone());
-    Ok(Pools::MySql(pool, options))
+    Ok(Pools::MySql(Connections::new(pool), options))
 }
 
 /// How long the server lets a connection take for something.
@@ -520,10 +301,12 @@ fn sqlite_pools(url: &str, settings: &Settings) -> Result<Pools, InvalidUrl> {
         .log_statements(LevelFilter::Trace)
         .log_slow_statements(LevelFilter::Off, Duration::MAX);
     Ok(Pools::Sqlite {
-        reading: pool_options(settings).connect_lazy_with(options.clone()),
-        writing: pool_options(settings)
-            .max_connections(1)
-            .connect_lazy_with(options.clone()),
+        reading: Connections::new(pool_options(settings).connect_lazy_with(options.clone())),
+        writing: Connections::new(
+            pool_options(settings)
+                .max_connections(1)
+                .connect_lazy_with(options.clone()),
+        ),
         options,
     })
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use chrono::Utc;
 
 use super::SqlStore;
-use super::db::Conn;
+use super::conn::Conn;
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;

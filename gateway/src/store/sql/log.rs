@@ -227,20 +227,29 @@ pub(super) async fn insert_outbox(
     step: i64,
     entries: &mut [OutboxEntry],
 ) -> Result<(), Fault> {
+    let done = tx.run(outbox_query(dialect, entries)).await?;
+    number(entries, done.first_id(dialect, entries.len()), step);
+    Ok(())
+}
+
+pub(super) fn outbox_query(dialect: Dialect, entries: &[OutboxEntry]) -> Query {
     let mut query = Query::new(
         "INSERT INTO Outbox (conversationId, firstEventSeq, lastEventSeq, createdAt) VALUES ",
     );
     query.push_rows(entries.len(), &format!("(?, ?, ?, {})", dialect.now_ms()));
-    for entry in entries.iter() {
+    for entry in entries {
         query.push_value(entry.conversation);
         query.push_value(entry.first);
         query.push_value(entry.last);
     }
-    let first = tx.run(query).await?.first_id(dialect, entries.len());
+    query
+}
+
+/// Gives the entries of one INSERT their ids.
+pub(super) fn number(entries: &mut [OutboxEntry], first: i64, step: i64) {
     for (id, entry) in (0..).map(|nth| first + nth * step).zip(entries) {
         entry.id = OutboxId(id);
     }
-    Ok(())
 }
 
 /// A row of the log, with its message where that is not among those of the table.

@@ -7,10 +7,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use shared::{ClientId, ConversationId, EventSeq, MessageId, Seq, Timestamp, UserId};
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{
-    Arguments, AssertSqlSafe, Column as _, MySql, Row as _, SqlSafeStr, SqlStr, Sqlite,
-    TypeInfo as _,
-};
+use sqlx::{Arguments, AssertSqlSafe, Column as _, Row as _, SqlSafeStr, SqlStr, TypeInfo as _};
 
 use super::fault::Fault;
 
@@ -87,6 +84,23 @@ impl Query {
         }
     }
 
+    /// The statements one after another as MySQL reads them, their values written as literals. Text is written in hexadecimal,
+    /// which holds no quote and needs no escaping, whatever the server's `sql_mode`.
+    pub(super) fn in_one_text(queries: &[Self]) -> String {
+        let mut text = String::with_capacity(queries.iter().map(|query| 2 * query.sql.len()).sum());
+        for query in queries {
+            // No statement of this program has a `?` that is not a value's.
+            let mut pieces = query.sql.split('?');
+            text.push_str(pieces.next().unwrap_or_default());
+            for (piece, value) in pieces.zip(&query.values) {
+                value.write_literal(&mut text);
+                text.push_str(piece);
+            }
+            text.push_str(";\n");
+        }
+        text
+    }
+
     pub(super) fn into_mysql(self) -> Result<(SqlStr, MySqlArguments), Fault> {
         let mut arguments = MySqlArguments::default();
         for value in self.values {
@@ -116,6 +130,43 @@ impl Query {
         }
         Ok((AssertSqlSafe(self.sql).into_sql_str(), arguments))
     }
+}
+
+impl Value {
+    /// As MySQL reads it in a statement's text.
+    /// <https://dev.mysql.com/doc/refman/8.4/en/hexadecimal-literals.html>
+    fn write_literal(&self, out: &mut String) {
+        let written = match self {
+            Self::Int(Some(number)) => write!(out, "{number}"),
+            Self::Text(Some(text)) => {
+                out.push_str("_utf8mb4 ");
+                write_hex(out, text.as_bytes());
+                Ok(())
+            }
+            Self::Bytes(Some(bytes)) => {
+                write_hex(out, bytes);
+                Ok(())
+            }
+            Self::Time(Some(time)) => {
+                write!(out, "'{}'", time.0.format("%Y-%m-%d %H:%M:%S%.3f"))
+            }
+            Self::Int(None) | Self::Text(None) | Self::Bytes(None) | Self::Time(None) => {
+                out.push_str("NULL");
+                Ok(())
+            }
+        };
+        debug_assert!(written.is_ok(), "a String takes everything");
+    }
+}
+
+fn write_hex(out: &mut String, bytes: &[u8]) {
+    out.push_str("x'");
+    for byte in bytes {
+        for half in [byte >> 4, byte & 0xF] {
+            out.push(char::from(b"0123456789abcdef"[usize::from(half)]));
+        }
+    }
+    out.push('\'');
 }
 
 macro_rules! value {
@@ -290,11 +341,6 @@ fn parse_sqlite_time(text: &str) -> Option<Timestamp> {
         .map(Timestamp)
 }
 
-/// Both databases' types in one place, for signatures elsewhere.
-pub(super) type MySqlConn = sqlx::pool::PoolConnection<MySql>;
-/// See [`MySqlConn`].
-pub(super) type SqliteConn = sqlx::pool::PoolConnection<Sqlite>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,6 +362,22 @@ mod tests {
             "2024-01-02T00:00:00.000Z"
         );
         assert_eq!(parse_sqlite_time("soon"), None);
+    }
+
+    #[test]
+    fn values_in_a_text_can_neither_end_it_nor_be_taken_for_a_placeholder() {
+        let hostile = "'; DROP TABLE Users -- \\ ?";
+        let insert = Query::new("INSERT INTO a VALUES (?, ?, ?, ?)")
+            .bind(-7_i64)
+            .bind(hostile)
+            .bind(None::<Timestamp>)
+            .bind(b"?\0".as_slice());
+        let text = Query::in_one_text(&[insert, Query::new("SELECT 1")]);
+        let hex: String = hostile.bytes().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            text,
+            format!("INSERT INTO a VALUES (-7, _utf8mb4 x'{hex}', NULL, x'3f00');\nSELECT 1;\n")
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use tokio::time::Instant;
 
-use super::db::{Conn, Db, Done};
+use super::conn::{Answer, Conn, Done};
+use super::db::Db;
 use super::fault::Fault;
 use super::query::{Query, Row};
 use crate::gate::Pass;
@@ -16,7 +17,15 @@ pub(super) const ATTEMPTS: u32 = 4;
 /// that goes away leaves no lock behind.
 pub(super) struct Tx {
     conn: Conn,
-    ended: bool,
+    state: State,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    /// Nothing was asked yet. It begins with its first statement, in the same call if that is one.
+    New,
+    Begun,
+    Ended,
 }
 
 /// What may still be tried for one transaction.
@@ -39,13 +48,15 @@ impl Db {
         Ok(self.calls.enter()?)
     }
 
-    /// Begins a transaction that may write.
+    /// A transaction that may write.
     pub(super) async fn begin(&self, tries: &Tries) -> Result<Tx, Fault> {
         let by = tries.by.min(Instant::now() + self.acquire_timeout);
         let mut conn = self.writer(by, None).await?;
         conn.by = Some(tries.by);
-        conn.begin().await?;
-        Ok(Tx { conn, ended: false })
+        Ok(Tx {
+            conn,
+            state: State::New,
+        })
     }
 }
 
@@ -58,34 +69,78 @@ impl Tries {
 }
 
 impl Tx {
+    async fn begin(&mut self) -> Result<(), Fault> {
+        if self.state == State::New {
+            self.state = State::Begun;
+            let begun = self.conn.begin().await;
+            if begun.is_err() && !self.conn.spoiled {
+                // Somebody stood in the way: there is nothing to end.
+                self.state = State::New;
+            }
+            begun?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn all(&mut self, query: Query) -> Result<Vec<Row>, Fault> {
+        self.begin().await?;
         self.conn.all(query).await
     }
 
     pub(super) async fn first(&mut self, query: Query) -> Result<Option<Row>, Fault> {
+        self.begin().await?;
         self.conn.first(query).await
     }
 
     pub(super) async fn run(&mut self, query: Query) -> Result<Done, Fault> {
+        self.begin().await?;
         self.conn.run(query).await
+    }
+
+    /// Several statements in one call, see [`Conn::call`]. On MySQL only.
+    pub(super) async fn call(&mut self, mut queries: Vec<Query>) -> Result<Vec<Answer>, Fault> {
+        let begins = self.state == State::New;
+        if begins {
+            self.state = State::Begun;
+            queries.insert(0, Query::new("BEGIN"));
+        }
+        let asked = queries.len();
+        let mut answers = self.conn.call(queries).await?;
+        if answers.len() != asked {
+            return Err(Fault::Sql(sqlx::Error::Protocol(format!(
+                "{} answers to {asked} statements",
+                answers.len()
+            ))));
+        }
+        if begins {
+            answers.remove(0);
+        }
+        Ok(answers)
     }
 
     /// After an error here it is unknown whether the transaction took effect.
     pub(super) async fn commit(mut self) -> Result<(), Fault> {
-        self.conn.raw("COMMIT").await?;
-        self.ended = true;
+        if self.state == State::Begun {
+            self.conn.raw("COMMIT").await?;
+        }
+        self.state = State::Ended;
         Ok(())
     }
 
     /// A connection that is of no more use is not asked: its end is the transaction's.
     pub(super) async fn rollback(mut self) {
-        self.ended = !self.conn.spoiled && self.conn.raw("ROLLBACK").await.is_ok();
+        if self.state == State::Begun
+            && !self.conn.spoiled
+            && self.conn.raw("ROLLBACK").await.is_ok()
+        {
+            self.state = State::Ended;
+        }
     }
 }
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.state == State::Begun {
             self.conn.close_on_drop();
         }
     }

@@ -18,7 +18,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use tokio::time::sleep;
 
 use super::SqlStore;
-use super::db::{Conn, Db};
+use super::conn::Conn;
+use super::db::Db;
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;

@@ -11,7 +11,7 @@ use sqlx::Connection as _;
 use sqlx::migrate::MigrateError;
 
 use super::SqlStore;
-use super::db::{Conn, Inner};
+use super::conn::{Conn, Inner};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;
@@ -125,12 +125,12 @@ async fn apply(conn: &mut Conn) -> Result<u32, Fault> {
             let mut migrator = sqlx::migrate!("../migrations/mysql");
             // The whole migration is behind a lock already.
             migrator.set_locking(false).set_ignore_missing(true);
-            migrator.run_direct(None, &mut **conn, false).await
+            migrator.run_direct(None, conn.conn(), false).await
         }
         Inner::Sqlite(conn) => {
             let mut migrator = sqlx::migrate!("../migrations/sqlite");
             migrator.set_ignore_missing(true);
-            let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+            let mut tx = conn.conn().begin_with("BEGIN IMMEDIATE").await?;
             match migrator.run_direct(None, &mut *tx, false).await {
                 Ok(()) => tx.commit().await.map_err(MigrateError::from),
                 Err(error) => Err(error),
