@@ -78,10 +78,10 @@ impl SqlStore {
     }
 }
 
-/// Whether no other archives this database. The lock ends with the connection. SQLite has one writer at a time anyway, and of two
+/// Whether no other archives this database. The lock ends with the connection, which the server notices a moment later. SQLite has one writer at a time anyway, and of two
 /// that archive each takes up where the other is.
 async fn take_turn(conn: &mut Conn) -> Result<bool, Fault> {
-    let query = Query::new("SELECT GET_LOCK(CONCAT('chat-archive-', MD5(DATABASE())), 0)");
+    let query = Query::new("SELECT GET_LOCK(CONCAT('chat-archive-', MD5(DATABASE())), 5)");
     let row = conn.first(query).await?.ok_or(sqlx::Error::RowNotFound)?;
     Ok(row.cells().opt_int()? == Some(1))
 }
