@@ -6,6 +6,7 @@
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 # Of the same Debian as the image above, whose C library it must have.
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+ARG UPKEEP_IMAGE=debian:12.12-slim
 
 # The dependencies, compiled with empty sources of our own: a layer that stays until Cargo.lock or a manifest changes. SQLite and
 # the cryptography bring C sources; the image has a C compiler.
@@ -29,6 +30,16 @@ COPY gateway/src gateway/src
 RUN find shared/src gateway/src gateway/build.rs -type f -exec touch {} + \
     && cargo build --release --package gateway \
     && strip --strip-debug target/release/gateway
+
+# For `gateway backup` and `gateway restore`, which need the database's own tools: `docker build --target upkeep .`
+FROM ${UPKEEP_IMAGE} AS upkeep
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates mariadb-client \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /src/target/release/gateway /usr/local/bin/gateway
+USER 65532:65532
+ENV APP_ENV=production
+ENTRYPOINT ["/usr/local/bin/gateway"]
 
 FROM ${RUNTIME_IMAGE}
 COPY --from=build /src/target/release/gateway /usr/local/bin/gateway

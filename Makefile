@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test chaos fuzz bench bench-parts scale lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader
+.PHONY: help run chat test chaos fuzz bench bench-parts scale lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader upkeep
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ fault-crash-storm: ## Kill a node with 10,000 clients: all are back and recovere
 
 fault-slow-reader: ## Readers that never read: memory is bounded, others hear as fast (READERS, SLOW, RATE, BYTES, ROUNDS, TURN_SECONDS)
 	@scripts/fault slow-reader
+
+upkeep: ## Archive, back up and restore a million messages while two people chat on them: times and counts (MESSAGES, CONVERSATIONS)
+	@scripts/fault upkeep
 
 loadtest: ## Load a cluster of two nodes with k6 for two minutes, and print the summary: PROFILE=smoke|load|stress|spike|soak, BASE_URL for one elsewhere
 	loadtest/k6/run $(PROFILE)

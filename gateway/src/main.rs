@@ -39,6 +39,19 @@ async fn run(command: Command, config: Config) -> Result<ExitCode, Box<dyn std::
             );
         }
         Command::RotateSecret(arguments) => cli::rotate_secret(&config, &arguments)?,
+        Command::Archive(arguments) => {
+            println!("{}", app::archive(&config, &arguments).await?);
+        }
+        Command::Backup(arguments) => println!("{}", app::backup(&config, &arguments).await?),
+        Command::Restore(arguments) => println!("{}", app::restore(&config, &arguments).await?),
+        Command::Optimize => println!("{}", app::optimize(&config).await?),
+        Command::Doctor => {
+            let (report, is_well) = app::doctor(&config).await;
+            println!("{report}");
+            if !is_well {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Health => cli::health(&config).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -32,8 +32,11 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
       assert.equal(found.length, 1, `${kind} ${name ?? ''}`);
       return found[0];
     };
-    /** Deployments, StatefulSets and Jobs. */
-    const workloads = () => objects.filter((object) => object.spec?.template?.spec?.containers);
+    /** Deployments, StatefulSets and Jobs; a CronJob as the Job it makes. */
+    const workloads = () =>
+      objects
+        .map((object) => (object.kind === 'CronJob' ? { ...object, spec: object.spec.jobTemplate.spec } : object))
+        .filter((object) => object.spec?.template?.spec?.containers);
     const podsOf = (labels) => workloads().filter(({ spec }) => matches(labels, spec.template.metadata.labels));
     const settings = () => of('ConfigMap').find(({ metadata }) => metadata.name.startsWith('chat-gateway-')).data;
 
@@ -65,13 +68,14 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
             if (secretRef) assert.ok(secretNames().includes(secretRef.name), secretRef.name);
           }
           for (const { valueFrom } of container.env ?? []) {
-            if (valueFrom) assert.ok(valueFrom.secretKeyRef.key in secretOf(valueFrom.secretKeyRef.name).data, metadata.name);
+            if (valueFrom?.secretKeyRef) assert.ok(valueFrom.secretKeyRef.key in secretOf(valueFrom.secretKeyRef.name).data, metadata.name);
           }
           for (const probe of [container.startupProbe, container.readinessProbe, container.livenessProbe]) {
             const port = probe?.httpGet?.port ?? probe?.tcpSocket?.port;
             if (port) assert.ok(container.ports.some(({ name }) => name === port), `${metadata.name}: ${port}`);
           }
         }
+        for (const { persistentVolumeClaim: claim } of pod.volumes ?? []) if (claim) one('PersistentVolumeClaim', claim.claimName);
         if (spec.selector) assert.ok(matches(spec.selector.matchLabels, spec.template.metadata.labels), metadata.name);
       }
       for (const { metadata, spec } of of('Service')) {
@@ -178,6 +182,20 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
         for (const file of ['k8s/overlays/production/kustomization.yaml', 'k8s/overlays/production/secret.example.yaml']) {
           const named = [...text(file).matchAll(/(?:_FILE|ssl-ca)=(\S+?)[,\s]/g)].map(([, name]) => name);
           assert.ok(named.length > 0 && named.every((name) => /^\/tls\/(ca\.crt|tls\.crt|tls\.key)$/.test(name)), String(named));
+        }
+      });
+
+      test('what keeps the database in shape runs by the clock, with commands that there are', async () => {
+        const jobs = of('CronJob');
+        assert.equal(jobs.length, 2);
+        for (const { metadata, spec } of jobs) {
+          const [container] = spec.jobTemplate.spec.template.spec.containers;
+          const [command, ...flags] = container.args;
+          const { code, output } = await runGateway([command, '--help'], {}, { bare: true });
+          assert.equal(code, 0, output);
+          for (const flag of flags.filter((word) => word.startsWith('--'))) assert.ok(output.includes(flag), flag);
+          assert.deepEqual(container.envFrom, one('Deployment', 'chat-gateway').spec.template.spec.containers[0].envFrom);
+          assert.equal(spec.concurrencyPolicy, 'Forbid', metadata.name);
         }
       });
 

@@ -1,7 +1,9 @@
 //! The roof: concrete types are named in `node` and nowhere else. It puts a node together from its settings, serves, and
 //! takes it apart in order.
 
+mod doctor;
 mod node;
+mod upkeep;
 mod welcome;
 
 use std::io;
@@ -14,11 +16,13 @@ use crate::cli::{self, AdminArgs};
 use crate::config::{Config, Secret};
 use crate::failure::Failure;
 use crate::listener;
-use crate::store::{InvalidUrl, StoreError};
+use crate::store::{InvalidUrl, StoreError, UpkeepError};
 use crate::telemetry::exporter::{self, ExporterError};
 use crate::telemetry::trace;
+pub use doctor::doctor;
 use node::Node;
 pub use node::open_store;
+pub use upkeep::{archive, backup, optimize, restore};
 use welcome::Welcome;
 
 /// How long requests under way may take to finish when the node goes.
@@ -140,6 +144,9 @@ pub enum CommandError {
     /// The database is not as it should be.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A command of upkeep was not done.
+    #[error(transparent)]
+    Upkeep(#[from] UpkeepError),
     /// What was asked for can't be done.
     #[error("{}", .0.details.as_deref().unwrap_or(&.0.message))]
     Refused(Failure),

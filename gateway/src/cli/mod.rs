@@ -3,10 +3,14 @@
 //! `migrate` are `app`'s.
 
 mod admin;
+mod archive;
+mod backup;
 mod health;
 mod rotate;
 
 pub use admin::{AdminArgs, create_admin, read_password};
+pub use archive::ArchiveArgs;
+pub use backup::{BackupArgs, RestoreArgs};
 pub use health::{HealthError, health};
 pub use rotate::{RotateArgs, RotateError, rotate_secret};
 
@@ -25,6 +29,16 @@ pub enum Command {
     CreateAdmin(AdminArgs),
     /// Tell how to change JWT_SECRET without logging anybody out, and make the settings of each step
     RotateSecret(RotateArgs),
+    /// Move old messages out of the table that the chat works with; history still pages into them
+    Archive(ArchiveArgs),
+    /// Write the whole database into a file, while nodes serve
+    Backup(BackupArgs),
+    /// Put a backup into a database that no node is connected to
+    Restore(RestoreArgs),
+    /// Give back the room that deleted rows have left in the database
+    Optimize,
+    /// Look whether settings, database, Redis, clocks and limits are as they should be, and say how to mend what is not
+    Doctor,
     /// Exit 0 if the node on this machine is ready
     Health,
 }
@@ -106,6 +120,11 @@ mod tests {
                 "create-admin",
                 "rotate-secret",
                 "health",
+                "archive",
+                "backup",
+                "restore",
+                "optimize",
+                "doctor",
             ] {
                 assert!(help.contains(command), "{command}");
             }

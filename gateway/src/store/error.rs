@@ -18,3 +18,17 @@ pub enum StoreError {
     #[error("the database can't hold this text: {0}")]
     Unstorable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
+
+/// Why a command of upkeep was not done, for whoever typed it.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    /// The database is not as it should be.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something stands in the way.
+    #[error("{0}")]
+    Hindered(String),
+    /// A file or a program, by name, that can't be used.
+    #[error("{0}: {1}")]
+    File(String, #[source] std::io::Error),
+}

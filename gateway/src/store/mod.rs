@@ -7,11 +7,12 @@ mod settings;
 mod sql;
 mod types;
 
-pub use error::StoreError;
+pub use error::{StoreError, UpkeepError};
 pub use settings::{InvalidUrl, Settings};
 pub use sql::open;
 pub use types::*;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -26,9 +27,9 @@ use shared::{ConversationId, EventSeq, Timestamp, UserId};
 /// connection. Nothing was changed then, but for one case: where the connection is lost at the commit, the call finds out
 /// by itself whether the change was made, and only where it can't in its time is that unknown.
 /// E-mail addresses are compared without case everywhere.
-pub trait Store: Schema + Accounts + Sessions + Conversations + Messages + Log {}
+pub trait Store: Schema + Accounts + Sessions + Conversations + Messages + Log + Upkeep {}
 
-impl<T: Schema + Accounts + Sessions + Conversations + Messages + Log> Store for T {}
+impl<T: Schema + Accounts + Sessions + Conversations + Messages + Log + Upkeep> Store for T {}
 
 /// The database as such.
 #[async_trait]
@@ -246,6 +247,31 @@ pub trait Log: Send + Sync + 'static {
 
     /// Strikes entries from the outbox: their changes were published.
     async fn clear_outbox(&self, ids: &[OutboxId]) -> Result<(), StoreError>;
+}
+
+/// What keeps a database in shape, asked by commands, never by a request.
+#[async_trait]
+pub trait Upkeep: Send + Sync + 'static {
+    /// Moves messages from before a time out of the table that the chat works with. They stay in every answer: pages, `sync`,
+    /// repeats, marks. Each batch is a transaction of its own, so a run that was cut short goes on with the next one. Of two
+    /// runs at once, on MySQL one is `Busy`. Nodes of a version that knows no archive must not run any more.
+    async fn archive(&self, order: ArchiveOrder) -> Result<ArchiveOutcome, StoreError>;
+
+    /// Writes all of the database, as it is at one moment, into a new file that only its owner can read, while others go on
+    /// writing; its size. The file has its name only once it is whole and on the disk.
+    async fn backup(&self, to: &Path) -> Result<u64, UpkeepError>;
+
+    /// Puts a backup into the database, which must be empty, unless all that is in it may be `replace`d, and which nobody else may
+    /// be connected to. Brings it to this version's schema. Ids and `eventSeq` go on far beyond those of the backup, so that what was
+    /// handed out since never names something else. On MySQL a restore that was cut short leaves a database that no node serves.
+    async fn restore(&self, from: &Path, replace: bool) -> Result<Restored, UpkeepError>;
+
+    /// What the database says of itself.
+    async fn inspect(&self) -> Result<Inspection, StoreError>;
+
+    /// Gives back the room that deleted rows have left, and counts the keys of the large tables anew: how large each was and
+    /// is. On MySQL others read and write meanwhile; on SQLite writers wait, or fail where it takes longer than they may.
+    async fn optimize(&self) -> Result<Vec<TableSize>, StoreError>;
 }
 
 /// A store as the house passes it around.

@@ -402,3 +402,86 @@ pub struct OutboxEntry {
     /// The last.
     pub last: EventSeq,
 }
+
+/// What to archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveOrder {
+    /// Messages from before this time.
+    pub before: Timestamp,
+    /// The most messages of one transaction.
+    pub batch: u32,
+    /// Only say how many there are.
+    pub dry_run: bool,
+}
+
+/// What came of archiving.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArchiveOutcome {
+    /// All that is old is archived.
+    Done(Archived),
+    /// Another run is at it.
+    Busy,
+    /// `Messages` has columns that this program does not know and would lose; nothing was done.
+    UnknownColumns(Vec<String>),
+}
+
+/// How much was archived, or would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Archived {
+    /// Conversations of which something was.
+    pub conversations: u64,
+    /// Messages.
+    pub messages: u64,
+}
+
+/// What a restored database holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Accounts.
+    pub users: i64,
+    /// Conversations.
+    pub conversations: i64,
+    /// Messages that are not archived.
+    pub messages: i64,
+    /// Archived messages.
+    pub archived: i64,
+    /// Conversations that lack some of the messages they have counted: taken out by hand before the backup, or lost.
+    pub incomplete: i64,
+}
+
+/// What a database says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// By how much its clock is ahead of this machine's, milliseconds.
+    pub ahead_ms: i64,
+    /// How long it took to answer.
+    pub took: std::time::Duration,
+    /// What only MySQL has.
+    pub mysql: Option<MySqlSettings>,
+}
+
+/// Settings of a MySQL server that the chat depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MySqlSettings {
+    /// `VERSION()`.
+    pub version: String,
+    /// `innodb_flush_log_at_trx_commit`.
+    pub flush_at_commit: i64,
+    /// `max_connections`.
+    pub max_connections: i64,
+    /// `max_allowed_packet`, bytes.
+    pub max_packet: i64,
+    /// `read_only`.
+    pub read_only: bool,
+}
+
+/// A table before and after it was put in shape, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSize {
+    /// Which.
+    pub name: &'static str,
+    /// What it took.
+    pub before: i64,
+    /// What it takes.
+    pub after: i64,
+}

@@ -169,9 +169,9 @@ metrics_table! {
     DELIVER = "chat_deliver_seconds", Kind::Histogram(SHORT), &[],
         "Putting what the bus brought into the outboxes of this node's sockets: the last stage, for each envelope.";
     REPLICA_LAG = "chat_replica_lag_seconds", Kind::Gauge, &[],
-        "How far the database's replica is behind, as far as is known; only where there is one.";
+        "How far the database's replica is behind, as far as is known; 0 where there is none.";
     REPLICA_READS = "chat_replica_reads_total", Kind::Counter, &[these("result", &["replica", "own_write", "behind", "down"])],
-        "Reads that may lag: from the replica, or from the database itself: the reader wrote lately, the replica is behind or down; only where there is a replica.";
+        "Reads that may lag: from the replica, or from the database itself: the reader wrote lately, the replica is behind or down; 0 where there is no replica.";
     BUS_PUBLISHED = "chat_bus_published_total", Kind::Counter, &[],
         "Envelopes published on the bus.";
     BUS_PUBLISH = "chat_bus_publish_seconds", Kind::Histogram(LATENCY), &[],

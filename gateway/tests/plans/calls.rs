@@ -13,7 +13,9 @@ use crate::crowd::{LONG, LONG_MESSAGES, NEVER, OVER, agent_of, refresh_hash, use
 use crate::harness::{admin, anyone, client, new_client, seq};
 
 /// What no request asks for.
-const ELSEWHERE: [&str; 2] = ["migrate", "close"];
+const ELSEWHERE: [&str; 7] = [
+    "inspect", "optimize", "migrate", "close", "archive", "backup", "restore",
+];
 
 /// What the store can be asked.
 const STORE: &str = include_str!("../../src/store/mod.rs");

@@ -13,6 +13,9 @@ const MESSAGES: i64 = 30;
 pub(crate) const LONG: i64 = 1;
 /// Messages in it.
 pub(crate) const LONG_MESSAGES: i64 = 20_000;
+/// How many of them are in the archive, and up to where its client has read: into the archive's end.
+const ARCHIVED: i64 = 10_000;
+const CLIENT_READ: i64 = ARCHIVED - 100;
 /// Sessions, refresh tokens, revocations and entries of the outbox.
 const OTHERS: i64 = 2_000;
 
@@ -125,6 +128,16 @@ pub(crate) async fn fill(database: &Database) {
         concat("'session'", "i")
     ));
     sql.push("DROP TABLE Numbers".to_owned());
+    let archived = format!("FROM Messages WHERE conversationId = {LONG} AND seq <= {ARCHIVED}");
+    let columns = "id, conversationId, senderId, receiverId, senderType, content, isRead, readAt, createdAt, updatedAt, \
+                   seq, eventSeq, clientMessageId";
+    sql.extend([
+        format!("INSERT INTO ArchivedMessages ({columns}) SELECT {columns} {archived}"),
+        format!("DELETE {archived}"),
+        format!(
+            "UPDATE Conversations SET archivedSeq = {ARCHIVED}, clientReadSeq = {CLIENT_READ} WHERE id = {LONG}"
+        ),
+    ]);
     database.sql(&sql.join("; ")).await;
 }
 

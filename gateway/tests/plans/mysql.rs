@@ -18,11 +18,12 @@ const ROWS: f64 = 1_000.0;
 const USER: &str = "CREATE USER chat@'%'; GRANT ALL ON *.* TO chat@'%'";
 
 /// The tables whose indexes are dropped, and those indexes that no request needs.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "Users",
     "Clients",
     "Conversations",
     "Messages",
+    "ArchivedMessages",
     "ConversationEvents",
     "Outbox",
     "Sessions",

@@ -14,6 +14,8 @@ mod harness;
 
 mod accounts;
 mod adoption;
+mod archive;
+mod backup;
 mod catch_up;
 mod commits;
 mod contention;

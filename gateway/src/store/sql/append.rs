@@ -117,6 +117,8 @@ struct Locked {
     first_event: EventSeq,
     last_seq: Seq,
     last_event: EventSeq,
+    /// Whether old messages of it are in the archive.
+    has_archive: bool,
     /// The newest of the batch: which message of it, by its place among the new ones.
     newest: Option<usize>,
 }
@@ -215,7 +217,7 @@ async fn read(
     let keys: Vec<Key<'_>> = batch.iter().filter_map(key).collect();
     let locks = ids.chunks(KEYS).map(|chunk| lock(dialect, chunk));
     let clients = ids.chunks(KEYS).map(clients_of);
-    let repeats = keys.chunks(KEYS).map(repeats_of);
+    let repeats = keys.chunks(KEYS).map(|chunk| repeats_of("Messages", chunk));
     let (locks, clients, repeats) = if called {
         let (locks, clients) = (locks.collect::<Vec<_>>(), clients.collect::<Vec<_>>());
         let (first, second) = (locks.len(), locks.len() + clients.len());
@@ -240,13 +242,22 @@ async fn read(
         read.take_conversation(&row)?;
     }
     read.take_clients(tx, &clients).await?;
-    for row in repeats {
-        let message = rows::message(&mut row.cells())?;
-        if let Some(name) = message.client_message_id.clone() {
-            let key = (message.conversation_id, message.sender_id, name);
-            read.stored.insert(key, message);
-        }
-    }
+    read.take_repeats(&repeats)?;
+    let archived: Vec<Key<'_>> = keys
+        .into_iter()
+        .filter(|(conversation, sender, name)| {
+            let locked = read.locked.get(conversation);
+            locked.is_some_and(|one| one.has_archive)
+                && !read
+                    .stored
+                    .contains_key(&(*conversation, *sender, (*name).to_owned()))
+        })
+        .collect();
+    let archived = archived
+        .chunks(KEYS)
+        .map(|chunk| repeats_of("ArchivedMessages", chunk));
+    let archived = all(tx, archived).await?;
+    read.take_repeats(&archived)?;
     Ok(read)
 }
 
@@ -265,7 +276,7 @@ fn rows_of(answers: Vec<Answer>) -> Vec<Row> {
 
 fn lock(dialect: Dialect, ids: &[ConversationId]) -> Query {
     let mut query = Query::new(format!(
-        "SELECT id, clientId, agencyId, COALESCE(unreadCount, 0), clientUnreadCount, lastSeq, lastEventSeq, {} \
+        "SELECT id, clientId, agencyId, COALESCE(unreadCount, 0), clientUnreadCount, lastSeq, lastEventSeq, archivedSeq, {} \
          FROM Conversations WHERE id IN ",
         dialect.id_step()
     ));
@@ -287,8 +298,8 @@ fn clients_of(ids: &[ConversationId]) -> Query {
     query
 }
 
-fn repeats_of(keys: &[Key<'_>]) -> Query {
-    let mut query = Query::new(format!("SELECT {MESSAGE} FROM Messages m WHERE "));
+fn repeats_of(table: &str, keys: &[Key<'_>]) -> Query {
+    let mut query = Query::new(format!("SELECT {MESSAGE} FROM {table} m WHERE "));
     for index in 0..keys.len().next_power_of_two() {
         let (conversation, sender, name) = keys[index.min(keys.len() - 1)];
         query.push(if index == 0 { "" } else { " OR " });
@@ -309,6 +320,7 @@ impl Read {
         let (unread, client_unread) = (cells.int()?, cells.int()?);
         let last_seq = Seq::new(cells.int()?);
         let last_event = EventSeq::new(cells.int()?);
+        let has_archive = cells.int()? > 0;
         self.step = cells.int()?.max(1);
         let locked = Locked {
             parties: Parties {
@@ -323,9 +335,21 @@ impl Read {
             first_event: last_event.next(),
             last_seq,
             last_event,
+            has_archive,
             newest: None,
         };
         self.locked.insert(id, locked);
+        Ok(())
+    }
+
+    fn take_repeats(&mut self, rows: &[Row]) -> Result<(), Fault> {
+        for row in rows {
+            let message = rows::message(&mut row.cells())?;
+            if let Some(name) = message.client_message_id.clone() {
+                let key = (message.conversation_id, message.sender_id, name);
+                self.stored.insert(key, message);
+            }
+        }
         Ok(())
     }
 

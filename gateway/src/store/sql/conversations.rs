@@ -261,6 +261,7 @@ async fn delete(
     };
     for sql in [
         "DELETE FROM Messages WHERE conversationId = ?",
+        "DELETE FROM ArchivedMessages WHERE conversationId = ?",
         "DELETE FROM ConversationEvents WHERE conversationId = ?",
         "DELETE FROM Outbox WHERE conversationId = ?",
         "DELETE FROM Conversations WHERE id = ?",

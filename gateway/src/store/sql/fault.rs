@@ -4,7 +4,7 @@
 use sqlx::mysql::MySqlDatabaseError;
 
 use crate::gate::Full;
-use crate::store::StoreError;
+use crate::store::{StoreError, UpkeepError};
 
 /// A failed statement.
 #[derive(Debug)]
@@ -52,6 +52,12 @@ const SQLITE_PASSING: [u32; 4] = [8, 10, 13, 14];
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         Self::Sql(error)
+    }
+}
+
+impl From<Fault> for UpkeepError {
+    fn from(fault: Fault) -> Self {
+        Self::Store(fault.into())
     }
 }
 

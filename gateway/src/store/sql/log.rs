@@ -1,6 +1,6 @@
 //! `ConversationEvents` and `Outbox`: the log of durable changes, and which of them may not have been published.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use shared::envelope::Position;
@@ -32,26 +32,23 @@ impl Log for SqlStore {
         after: EventSeq,
         limit: u32,
     ) -> Result<Vec<Logged>, StoreError> {
-        // A deleted conversation has no row and no client any more, only the tombstone in its log. Of a message that
-        // somebody took out of the table by hand there is nothing left to tell.
-        let sql = format!(
-            "SELECT e.eventSeq, e.kind, e.actorId, e.createdAt, e.payload, e.unreadCount, COALESCE(cv.unreadCount, 0), \
-             cv.agencyId, cl.id, cl.name, cl.company, cl.email, cl.status, cu.id, {MESSAGE} \
-             FROM ConversationEvents e \
-             LEFT JOIN Messages m ON m.id = e.messageId \
-             LEFT JOIN Conversations cv ON cv.id = e.conversationId \
-             LEFT JOIN Clients cl ON cl.id = cv.clientId \
-             LEFT JOIN Users cu ON cu.id = {CLIENT_USER} \
-             WHERE e.conversationId = ? AND e.eventSeq > ? AND (e.kind <> '{}' OR m.id IS NOT NULL) \
-             ORDER BY e.eventSeq LIMIT ?",
-            kind::MESSAGE
-        );
-        let query = Query::new(sql).bind(conversation).bind(after).bind(limit);
+        // Of a message that somebody took out of the tables by hand there is nothing left to tell: what follows takes its place,
+        // since a page that is not full is the last.
         let mut log = Vec::new();
-        for row in self.db.all(query).await? {
-            log.push(logged(conversation, &row)?);
+        let (mut after, mut left) = (after, limit);
+        loop {
+            let rows = self.log_rows(conversation, after, left).await?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(log);
+            };
+            after = *last;
+            let is_last = rows.len() < left as usize;
+            log.extend(rows.into_iter().filter_map(|(_, change)| change));
+            left = limit.saturating_sub(u32::try_from(log.len()).unwrap_or(limit));
+            if is_last || left == 0 {
+                return Ok(log);
+            }
         }
-        Ok(log)
     }
 
     async fn changed_since(
@@ -255,10 +252,17 @@ pub(super) fn number(entries: &mut [OutboxEntry], first: i64, step: i64) {
     }
 }
 
-fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
+/// A row of the log, with its message where that is not among those of the table.
+fn logged(
+    conversation: ConversationId,
+    row: &Row,
+    archived: &HashMap<i64, Message>,
+) -> Result<(EventSeq, Option<Logged>), Fault> {
     let mut cells = row.cells();
     let event_seq = EventSeq::new(cells.int()?);
     let kind = cells.text()?;
+    let message_id = cells.opt_int()?;
+    let is_there = cells.opt_int()?.is_some();
     let actor = UserId::new(cells.int()?);
     let at = from_millis(cells.int()?);
     let payload = cells.opt_text()?.unwrap_or_default();
@@ -288,10 +292,20 @@ fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
             Change::Deleted
         }
         _ => Change::Message {
-            message: match unread_then {
-                Some(_) => as_written(rows::message(&mut cells)?),
-                // Adopted: how it was when it was written is not known.
-                None => rows::message(&mut cells)?,
+            message: {
+                let message = if is_there {
+                    rows::message(&mut cells)?
+                } else {
+                    match message_id.and_then(|id| archived.get(&id)) {
+                        Some(message) => message.clone(),
+                        None => return Ok((event_seq, None)),
+                    }
+                };
+                match unread_then {
+                    Some(_) => as_written(message),
+                    // Adopted: how it was when it was written is not known.
+                    None => message,
+                }
             },
             client: ClientSummary {
                 id: ClientId::new(client_id.unwrap_or(0)),
@@ -303,7 +317,7 @@ fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
             unread_count: unread_then.unwrap_or(unread_now),
         },
     };
-    Ok(Logged {
+    let logged = Logged {
         position: Position {
             conversation,
             event_seq,
@@ -313,7 +327,8 @@ fn logged(conversation: ConversationId, row: &Row) -> Result<Logged, Fault> {
         parties,
         change,
         outbox: None,
-    })
+    };
+    Ok((event_seq, Some(logged)))
 }
 
 /// The log tells what happened: that a message was read later is a change of its own.
@@ -352,6 +367,60 @@ fn read_heads(found: &[Row], heads: &mut Vec<LogHead>) -> Result<(), Fault> {
 }
 
 impl SqlStore {
+    /// Rows of a conversation's log after a place, each with its number; without a change where its message is in no table.
+    async fn log_rows(
+        &self,
+        conversation: ConversationId,
+        after: EventSeq,
+        limit: u32,
+    ) -> Result<Vec<(EventSeq, Option<Logged>)>, Fault> {
+        // A deleted conversation has no row and no client any more, only the tombstone in its log.
+        let sql = format!(
+            "SELECT e.eventSeq, e.kind, e.messageId, m.id, e.actorId, e.createdAt, e.payload, e.unreadCount, \
+             COALESCE(cv.unreadCount, 0), cv.agencyId, cl.id, cl.name, cl.company, cl.email, cl.status, cu.id, {MESSAGE} \
+             FROM ConversationEvents e \
+             LEFT JOIN Messages m ON m.id = e.messageId \
+             LEFT JOIN Conversations cv ON cv.id = e.conversationId \
+             LEFT JOIN Clients cl ON cl.id = cv.clientId \
+             LEFT JOIN Users cu ON cu.id = {CLIENT_USER} \
+             WHERE e.conversationId = ? AND e.eventSeq > ? \
+             ORDER BY e.eventSeq LIMIT ?"
+        );
+        let query = Query::new(sql).bind(conversation).bind(after).bind(limit);
+        let rows = self.db.all(query).await?;
+        let mut missing = Vec::new();
+        for row in &rows {
+            let mut cells = row.cells();
+            let (_, kind) = (cells.int()?, cells.text()?);
+            if let (kind::MESSAGE, Some(id), None) =
+                (kind.as_str(), cells.opt_int()?, cells.opt_int()?)
+            {
+                missing.push(id);
+            }
+        }
+        // Asked after the log: what was moved since then was found in the table.
+        let archived = self.archived(&missing).await?;
+        rows.iter()
+            .map(|row| logged(conversation, row, &archived))
+            .collect()
+    }
+
+    /// Those of some messages that are in the archive.
+    async fn archived(&self, ids: &[i64]) -> Result<HashMap<i64, Message>, Fault> {
+        let mut archived = HashMap::new();
+        for chunk in ids.chunks(IDS) {
+            let mut query = Query::new(format!(
+                "SELECT {MESSAGE} FROM ArchivedMessages m WHERE m.id IN "
+            ));
+            query.push_list(chunk);
+            for row in self.db.all(query).await? {
+                let message = rows::message(&mut row.cells())?;
+                archived.insert(message.id.get(), message);
+            }
+        }
+        Ok(archived)
+    }
+
     /// Adds the heads of those of `ids` that have none yet and were deleted.
     async fn add_tombstones(
         &self,

@@ -4,11 +4,14 @@
 
 mod accounts;
 mod append;
+mod archive;
+mod backup;
 mod conn;
 mod conversations;
 mod db;
 mod dialect;
 mod fault;
+mod inspect;
 mod log;
 mod messages;
 mod opening;
@@ -20,6 +23,7 @@ mod rows;
 mod schema;
 mod sessions;
 mod transaction;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -47,6 +51,7 @@ pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
         None => None,
     };
     let store = Arc::new(SqlStore {
+        address: settings.url.clone(),
         db,
         replica,
         whole_seconds: OnceCell::new(),
@@ -60,6 +65,8 @@ pub fn open(settings: &Settings) -> Result<SharedStore, InvalidUrl> {
 
 /// The store.
 struct SqlStore {
+    /// Where the database is, for its own tools. It holds a password.
+    address: String,
     db: Db,
     /// A copy that may lag: for lists of people and of conversations, unread counts, and pages of messages. Nothing else.
     replica: Option<Replica>,

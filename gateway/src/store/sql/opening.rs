@@ -168,6 +168,7 @@ async fn create(
         Dialect::Sqlite => Query::new(format!(
             "INSERT INTO Conversations (id, {columns}) VALUES (1 + MAX(\
              COALESCE((SELECT MAX(id) FROM Conversations), 0), \
+             COALESCE((SELECT MAX(seq) FROM sqlite_sequence WHERE name = 'Conversations'), 0), \
              COALESCE((SELECT MAX(conversationId) FROM ConversationEvents), 0)), ?, ?, 0, 1, ?, ?, ?)"
         )),
     };

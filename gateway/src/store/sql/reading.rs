@@ -64,27 +64,26 @@ async fn mark_read(
     };
     let (unread_column, position_column) = columns(mark.side);
     let query = Query::new(format!(
-        "SELECT {position_column} FROM Conversations WHERE id = ?"
+        "SELECT {position_column}, archivedSeq FROM Conversations WHERE id = ?"
     ))
     .bind(mark.conversation);
-    let read = tx.first(query).await?.map_or(Ok(0), |row| row.int())?;
+    let (read, archived) = match tx.first(query).await? {
+        Some(row) => {
+            let mut cells = row.cells();
+            (cells.int()?, cells.int()?)
+        }
+        None => (0, 0),
+    };
     let conversation = &record.conversation;
     let last = conversation.last_seq;
     let up_to = mark.up_to.map_or(last, |seq| seq.min(last));
     if up_to.get() <= read {
         return Ok(Some(nothing(up_to)));
     }
-    let query = Query::new(
-        "UPDATE Messages SET isRead = 1, readAt = ?, updatedAt = ? WHERE conversationId = ? AND seq > ? AND seq <= ? \
-         AND senderType = ? AND COALESCE(isRead, 0) = 0",
-    )
-    .bind(at)
-    .bind(at)
-    .bind(mark.conversation)
-    .bind(read)
-    .bind(up_to)
-    .bind(mark.side.other().as_str());
-    let count = i64::try_from(tx.run(query).await?.rows).unwrap_or(i64::MAX);
+    let mut count = turn_read(tx, "Messages", mark, (read, up_to), at).await?;
+    if read < archived {
+        count += turn_read(tx, "ArchivedMessages", mark, (read, up_to), at).await?;
+    }
 
     let before = match mark.side {
         SenderType::Agency => conversation.unread_count,
@@ -141,6 +140,27 @@ async fn mark_read(
             outbox: Some(outbox),
         }),
     }))
+}
+
+/// Marks the other side's messages of a table as read, those after one place up to another; how many turned.
+async fn turn_read(
+    tx: &mut Tx,
+    table: &str,
+    mark: &ReadMark,
+    (after, up_to): (i64, Seq),
+    at: Timestamp,
+) -> Result<i64, Fault> {
+    let query = Query::new(format!(
+        "UPDATE {table} SET isRead = 1, readAt = ?, updatedAt = ? WHERE conversationId = ? AND seq > ? AND seq <= ? \
+         AND senderType = ? AND COALESCE(isRead, 0) = 0"
+    ))
+    .bind(at)
+    .bind(at)
+    .bind(mark.conversation)
+    .bind(after)
+    .bind(up_to)
+    .bind(mark.side.other().as_str());
+    Ok(i64::try_from(tx.run(query).await?.rows).unwrap_or(i64::MAX))
 }
 
 /// All of it was read before.

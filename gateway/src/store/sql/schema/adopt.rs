@@ -178,8 +178,24 @@ async fn number(conn: &mut Conn, dialect: Dialect, conversations: &[i64]) -> Res
 
 /// What conversations say of their messages. `lastMessage` changes only where it is missing or older than what came in.
 fn summaries(dialect: Dialect) -> [String; 3] {
-    let of = |what: &str, which: &str| {
-        format!("(SELECT {what} FROM Messages m WHERE m.conversationId = Conversations.id{which})")
+    let from = |table: &str, what: &str, which: &str| {
+        format!("(SELECT {what} FROM {table} m WHERE m.conversationId = Conversations.id{which})")
+    };
+    let of = |what: &str, which: &str| from("Messages", what, which);
+    // Unread ones may be in the archive, which is older than all that is not.
+    let both = |what: &str, which: &str| {
+        (
+            from("ArchivedMessages", what, which),
+            from("Messages", what, which),
+        )
+    };
+    let count = |which: &str| {
+        let (old, recent) = both("COUNT(*)", which);
+        format!("{old} + {recent}")
+    };
+    let before_first = |which: &str| {
+        let (old, recent) = both("MIN(m.seq) - 1", which);
+        format!("{old}, {recent}")
     };
     let unread_of = |side: &str| {
         format!(" AND m.senderType = '{side}' AND COALESCE(m.isRead, 0) = 0 AND m.seq IS NOT NULL")
@@ -197,10 +213,10 @@ fn summaries(dialect: Dialect) -> [String; 3] {
              agencyReadSeq = COALESCE({agency_first}, {last}, 0), clientReadSeq = COALESCE({client_first}, {last}, 0) \
              WHERE 1 = 1",
             last = of("MAX(m.seq)", ""),
-            unread = of("COUNT(*)", &by_client),
-            client_unread = of("COUNT(*)", &by_agency),
-            agency_first = of("MIN(m.seq) - 1", &by_client),
-            client_first = of("MIN(m.seq) - 1", &by_agency),
+            unread = count(&by_client),
+            client_unread = count(&by_agency),
+            agency_first = before_first(&by_client),
+            client_first = before_first(&by_agency),
         ),
         format!(
             "UPDATE Conversations SET lastMessage = {} WHERE lastSeq > 0 AND (lastMessage IS NULL OR {older})",

@@ -41,7 +41,7 @@ const ACTIVITY: (&str, &str) = (
      VIRTUAL",
 );
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     column("Users", "emailLower", EMAIL_LOWER.0, EMAIL_LOWER.1),
     column("Clients", "emailLower", EMAIL_LOWER.0, EMAIL_LOWER.1),
     column("Clients", "userId", "INT NULL", "INTEGER NULL"),
@@ -50,6 +50,8 @@ const COLUMNS: [Column; 12] = [
     counter("clientUnreadCount"),
     counter("agencyReadSeq"),
     counter("clientReadSeq"),
+    // Messages up to here are in `ArchivedMessages`.
+    counter("archivedSeq"),
     column("Conversations", "activityMs", ACTIVITY.0, ACTIVITY.1),
     column("Messages", "seq", "BIGINT NULL", "INTEGER NULL"),
     column("Messages", "eventSeq", "BIGINT NULL", "INTEGER NULL"),
@@ -264,7 +266,12 @@ async fn widen_text(conn: &mut Conn, table: &str, name: &str, null: &str) -> Res
     }
 }
 
-async fn columns_of(conn: &mut Conn, dialect: Dialect, table: &str) -> Result<Vec<String>, Fault> {
+/// The names of a table's columns.
+pub(in crate::store::sql) async fn columns_of(
+    conn: &mut Conn,
+    dialect: Dialect,
+    table: &str,
+) -> Result<Vec<String>, Fault> {
     let query = Query::new(match dialect {
         Dialect::MySql => {
             "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \

@@ -4,7 +4,7 @@
 mod adopt;
 mod columns;
 
-pub(super) use columns::LOG_AGE;
+pub(super) use columns::{LOG_AGE, columns_of};
 
 use async_trait::async_trait;
 use sqlx::Connection as _;
@@ -18,7 +18,10 @@ use super::query::Query;
 use crate::store::{MigrationReport, Schema, SchemaState, StoreError};
 
 /// The version of all that `migrate` makes: the numbered files and the added columns. To be raised with either.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
+
+/// A table that is there while a restore is under way.
+pub(super) const RESTORE_UNFINISHED: &str = "RestoreUnfinished";
 
 /// How long a node waits, in seconds, while another migrates.
 const TURN: i64 = 3600;
@@ -31,17 +34,14 @@ impl Schema for SqlStore {
         if dialect == Dialect::MySql {
             take_turn(&mut conn).await?;
         }
-        let mut report = MigrationReport {
-            adopted: is_old_system(&mut conn, dialect).await?,
-            applied: apply(&mut conn).await?,
-            ..MigrationReport::default()
-        };
-        columns::add(&mut conn, dialect).await?;
-        report.linked_clients = adopt::link_clients(&mut conn).await?;
-        report.numbered_messages = adopt::number_messages(&mut conn, dialect).await?;
-        columns::finish(&mut conn, dialect).await?;
-        set_progress(&mut conn, "schema", VERSION).await?;
-        Ok(report)
+        let unfinished = RESTORE_UNFINISHED.to_lowercase();
+        if tables(&mut conn, dialect).await?.contains(&unfinished) {
+            return Err(StoreError::Internal(
+                "a restore was not finished: run gateway restore again, with --replace-everything"
+                    .into(),
+            ));
+        }
+        Ok(bring_up_to_date(&mut conn, dialect).await?)
     }
 
     async fn check(&self) -> Result<SchemaState, StoreError> {
@@ -62,6 +62,24 @@ impl Schema for SqlStore {
             replica.db.close().await;
         }
     }
+}
+
+/// Does all of it, in its turn.
+pub(super) async fn bring_up_to_date(
+    conn: &mut Conn,
+    dialect: Dialect,
+) -> Result<MigrationReport, Fault> {
+    let mut report = MigrationReport {
+        adopted: is_old_system(conn, dialect).await?,
+        applied: apply(conn).await?,
+        ..MigrationReport::default()
+    };
+    columns::add(conn, dialect).await?;
+    report.linked_clients = adopt::link_clients(conn).await?;
+    report.numbered_messages = adopt::number_messages(conn, dialect).await?;
+    columns::finish(conn, dialect).await?;
+    set_progress(conn, "schema", VERSION).await?;
+    Ok(report)
 }
 
 /// Waits until no other node migrates this database. The lock ends with the connection.

@@ -1,0 +1,238 @@
+//! Backups, and the way back.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use gateway::store::{ArchiveOrder, PagePosition, SharedStore, UpkeepError};
+use shared::EventSeq;
+
+use crate::harness::{Database, Fixture, Kind, Talk, admin, at, named, seq};
+
+crate::on_both!(
+    what_comes_back_is_what_was_there,
+    what_was_handed_out_since_never_means_something_else,
+    a_database_that_is_not_empty_is_left_alone,
+    a_node_that_is_connected_stops_a_restore,
+    what_is_no_whole_backup_is_refused,
+);
+
+/// How far numbers jump at the least: no test, and no house between two backups, writes so much.
+const FAR: i64 = 100_000;
+
+/// A place for files, gone with the test that succeeds.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let name = format!("chat_backup_{}", uuid::Uuid::new_v4().simple());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Twenty messages, ten of them archived, with characters and names that are hard on a text file.
+async fn filled(kind: Kind) -> (Fixture, Talk) {
+    let fixture = Fixture::new(kind).await;
+    let talk = fixture.talk().await;
+    for nth in 1..=20 {
+        let text = format!("{nth}: it's \"quoted\" \\ \n\u{1f980}\0");
+        let mut message = named(talk.by_client(&text), &format!("é\\'{nth}"));
+        message.at = at(nth);
+        fixture.say(message).await;
+    }
+    fixture.database.sql("DELETE FROM Outbox").await;
+    let order = ArchiveOrder {
+        before: at(11),
+        batch: 100,
+        dry_run: false,
+    };
+    fixture.store.archive(order).await.unwrap();
+    (fixture, talk)
+}
+
+async fn back(from: &Path, kind: Kind) -> (Database, SharedStore) {
+    let database = Database::new(kind).await;
+    let store = database.store();
+    let restored = store.restore(from, false).await.unwrap();
+    assert_eq!((restored.messages, restored.archived), (10, 10));
+    assert_eq!((restored.users, restored.conversations), (2, 1));
+    assert_eq!(restored.incomplete, 0);
+    store.close().await;
+    let store = database.store();
+    (database, store)
+}
+
+async fn what_comes_back_is_what_was_there(kind: Kind) {
+    let (fixture, talk) = filled(kind).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    let bytes = fixture.store.backup(&file).await.unwrap();
+    let data = std::fs::metadata(&file).unwrap();
+    assert_eq!(data.len(), bytes);
+    assert_eq!(data.permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
+    // One that is there is not overwritten.
+    let again = fixture.store.backup(&file).await.unwrap_err();
+    assert!(matches!(again, UpkeepError::Hindered(_)), "{again}");
+
+    let (database, store) = back(&file, kind).await;
+    let page = gateway::store::MessagePage {
+        position: PagePosition::Latest,
+        limit: 100,
+        as_of: None,
+    };
+    let theirs = store.messages(talk.conversation, page).await.unwrap();
+    let ours = fixture
+        .page(talk.conversation, PagePosition::Latest, 100)
+        .await;
+    assert_eq!(ours.len(), 20);
+    assert_eq!(theirs, ours);
+    assert_eq!(
+        store.unread(admin(talk.agent)).await.unwrap(),
+        fixture.store.unread(admin(talk.agent)).await.unwrap()
+    );
+    store.close().await;
+    database.drop().await;
+    fixture.end().await;
+}
+
+async fn what_was_handed_out_since_never_means_something_else(kind: Kind) {
+    let (fixture, talk) = filled(kind).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    // Life went on, and is lost.
+    let lost = fixture.say(talk.by_client("lost")).await;
+    let newcomer = fixture.client("late@example.com").await;
+    let lost_talk = fixture.open(newcomer.id, Some(talk.agent)).await;
+
+    let (database, store) = back(&file, kind).await;
+    let fixture_of_old = fixture;
+    let fixture = Fixture { database, store };
+    let next = fixture.say(talk.by_client("next")).await;
+    assert_eq!(next.seq, seq(21));
+    assert!(next.event_seq.get() > lost.event_seq.get() + FAR);
+    assert!(next.id.get() > lost.id.get() + FAR);
+    // Who had heard the lost one hears the next.
+    let heard = fixture
+        .store
+        .log_after(talk.conversation, lost.event_seq, 10)
+        .await;
+    let heard: Vec<_> = heard
+        .unwrap()
+        .iter()
+        .map(|one| one.position.event_seq)
+        .collect();
+    assert_eq!(heard, [next.event_seq]);
+    let all = fixture
+        .store
+        .log_after(talk.conversation, EventSeq::new(0), 100)
+        .await;
+    assert_eq!(all.unwrap().len(), 22);
+    let other = fixture.client("other@example.com").await;
+    assert!(other.id.get() > newcomer.id.get() + FAR);
+    let open = fixture.open(other.id, Some(talk.agent)).await;
+    assert!(open.conversation.id.get() > lost_talk.conversation.id.get() + FAR);
+    fixture.end().await;
+    fixture_of_old.end().await;
+}
+
+async fn a_database_that_is_not_empty_is_left_alone(kind: Kind) {
+    let (fixture, _) = filled(kind).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    let others = Fixture::new(kind).await;
+    others.client("mine@example.com").await;
+    others.store.close().await;
+    let store = others.database.store();
+    let refused = store.restore(&file, false).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("--replace-everything"),
+        "{refused}"
+    );
+    store.close().await;
+    let count = "SELECT COUNT(*) FROM Users";
+    assert_eq!(others.database.number(count).await, 1);
+    let store = others.database.store();
+    assert_eq!(store.restore(&file, true).await.unwrap().users, 2);
+    store.close().await;
+    assert_eq!(others.database.number(count).await, 2);
+    others.database.drop().await;
+    fixture.end().await;
+}
+
+async fn a_node_that_is_connected_stops_a_restore(kind: Kind) {
+    let (fixture, talk) = filled(kind).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    fixture.say(talk.by_client("not lost")).await;
+    let store = fixture.database.store();
+    let refused = store.restore(&file, true).await.unwrap_err();
+    assert!(refused.to_string().contains("stop the node"), "{refused}");
+    store.close().await;
+    let next = fixture.say(talk.by_client("next")).await;
+    assert_eq!(next.seq, seq(22));
+    fixture.end().await;
+}
+
+async fn what_is_no_whole_backup_is_refused(kind: Kind) {
+    let (fixture, _) = filled(kind).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    let cut = match kind {
+        Kind::MySql => &whole[..whole.len() - 100],
+        Kind::Sqlite => &whole[..whole.len() / 2],
+    };
+    std::fs::write(&file, cut).unwrap();
+    let database = Database::new(kind).await;
+    let store = database.store();
+    store.restore(&file, false).await.unwrap_err();
+    // Nothing was done: the whole one still finds it empty.
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(store.restore(&file, false).await.unwrap().messages, 10);
+    store.close().await;
+    database.drop().await;
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_was_cut_short_is_not_served() {
+    let (fixture, _) = filled(Kind::MySql).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    // As a whole one, but for a statement that fails half way.
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    let half = text.find("DROP TABLE IF EXISTS `Messages`").unwrap();
+    text.insert_str(half, "SELECT nothing FROM nowhere;\n");
+    let broken = folder.file("broken");
+    std::fs::write(&broken, text).unwrap();
+    let database = Database::new(Kind::MySql).await;
+    let store = database.store();
+    let failed = store.restore(&broken, false).await.unwrap_err();
+    assert!(failed.to_string().contains("nowhere"), "{failed}");
+    let refused = store.migrate().await.unwrap_err();
+    assert!(refused.to_string().contains("restore"), "{refused}");
+    store.close().await;
+    let store = database.store();
+    assert_eq!(store.restore(&file, true).await.unwrap().messages, 10);
+    store.migrate().await.unwrap();
+    store.close().await;
+    database.drop().await;
+    fixture.end().await;
+}
