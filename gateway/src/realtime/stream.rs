@@ -17,7 +17,9 @@ pub(super) fn split(upgraded: Upgraded) -> (Reader, Sink) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(Parts { io, read_buf, .. }) => {
             let (read, write) = io.into_inner().into_split();
-            (Reader::new(Source::Tcp(read), read_buf), Sink::Tcp(write))
+            // A copy, most often of nothing: the original would keep the buffer that the request was read into.
+            let ahead = Bytes::copy_from_slice(&read_buf);
+            (Reader::new(Source::Tcp(read), ahead), Sink::Tcp(write))
         }
         Err(upgraded) => {
             let (read, write) = tokio::io::split(TokioIo::new(upgraded));
@@ -136,6 +138,9 @@ impl AsyncRead for Reader {
             let len = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead[..len]);
             self.ahead.advance(len);
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         match &mut self.source {
