@@ -175,9 +175,11 @@ fn paper(found: &Figures) -> String {
     let node_cores = two.nodes_us * MESSAGES / 1e6;
     let cores = node_cores + idle_cores;
     let by_cpu = (cores / (NODE_CORES * LOADED)).ceil();
-    let redis = two.redis_us.min(spread.redis_us);
+    // The dearer of what was measured: in a fleet of that size writers meet each conversation as seldom as in the table of
+    // conversations, or batches are as full as in that of nodes; nobody should have to hope for the better of the two.
+    let redis = two.redis_us.max(spread.redis_us);
     let redis_cores = redis * MESSAGES / 1e6;
-    let mariadb = spread.mariadb_us.min(two.mariadb_us);
+    let mariadb = spread.mariadb_us.max(two.mariadb_us);
     let mariadb_cores = mariadb * MESSAGES / 1e6;
     let row = bytes(tables.large.bytes) / bytes(tables.large.messages);
     let day = row * MESSAGES * 86_400.0;
