@@ -146,13 +146,15 @@ impl<D: Database> Connections<D> {
         None
     }
 
-    fn keeps_warm(&self) -> bool {
-        self.inner.waiting.load(Ordering::Relaxed) == 0 && !self.inner.pool.is_closed()
-    }
-
-    /// Keeps one for who comes next.
-    fn keep_warm(&self, lent: Lent<D>) {
-        self.inner.warm.lock().push(lent);
+    /// Keeps one for who comes next; one that is in use when all are closed, or that somebody waits for at the pool, goes there.
+    fn keep_warm(&self, lent: Lent<D>, place: OwnedSemaphorePermit) {
+        let mut warm = self.inner.warm.lock();
+        // Asked under the lock: what is put in before all are closed is closed with them.
+        if self.inner.places.is_closed() || self.inner.waiting.load(Ordering::Relaxed) > 0 {
+            return lent.back_to_pool(Some(place));
+        }
+        warm.push(lent);
+        drop(warm);
         self.look_at(|lent| !lent.is_fresh());
     }
 
@@ -252,10 +254,7 @@ impl<D: Database> Drop for Held<D> {
             return;
         }
         match home {
-            Some((home, place)) if self.rests && home.keeps_warm() => {
-                home.keep_warm(lent);
-                drop(place);
-            }
+            Some((home, place)) if self.rests => home.keep_warm(lent, place),
             // Of a statement whose caller went away the pool waits for the end.
             Some((_, place)) => lent.back_to_pool(Some(place)),
             None => {}
