@@ -2,8 +2,8 @@
 //! carried out, the change is there once, the caller is told so, and no number is missing.
 
 use gateway::store::{
-    NewSession, OpenOutcome, ReadMark, RefreshRotation, RotationOutcome, Settings, SharedStore,
-    open,
+    AppendOutcome, NewSession, OpenOutcome, ReadMark, RefreshRotation, RotationOutcome, Settings,
+    SharedStore, open,
 };
 use shared::{EventSeq, SenderType};
 
@@ -56,6 +56,18 @@ impl Over {
         let count = "SELECT COUNT(*) FROM Messages";
         assert_eq!(database.number(count).await, messages);
         is_sound(database).await;
+    }
+
+    /// Messages are told with the ids that they have.
+    async fn has_their_ids(&self, outcome: &AppendOutcome) {
+        for result in &outcome.results {
+            let message = stored(result);
+            let id = format!(
+                "SELECT id FROM Messages WHERE conversationId = {} AND seq = {}",
+                message.conversation_id, message.seq
+            );
+            assert_eq!(self.fixture.database.number(&id).await, message.id.get());
+        }
     }
 
     async fn end(self) {
@@ -118,10 +130,11 @@ async fn a_message_is_stored_once_wherever_its_connection_is_lost() {
                     messages,
                     "{at:?} {cut:?}"
                 );
+                over.has_their_ids(&outcome).await;
                 over.is_sound(messages).await;
             }
-            // What it reads, what it writes, its commit.
-            assert_eq!(place, 3, "packets of one message's transaction");
+            // What it reads, and what it writes with its commit.
+            assert_eq!(place, 2, "packets of one message's transaction");
         }
     }
     over.end().await;
@@ -130,20 +143,46 @@ async fn a_message_is_stored_once_wherever_its_connection_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_whose_commit_is_lost_is_stored_once() {
     let over = Over::new().await;
-    for (round, cut) in LOST.into_iter().enumerate() {
-        over.link.arm(At::Commit, cut);
-        let batch: Vec<_> = (0..100).map(|_| over.talk.by_client("many")).collect();
-        let outcome = over.store.append(&batch, &anyone()).await.unwrap();
-        assert!(over.link.has_cut());
-        let first = 2 + 100 * i64::try_from(round).unwrap();
-        let seqs: Vec<_> = outcome
-            .results
-            .iter()
-            .map(|one| stored(one).seq.get())
-            .collect();
-        assert_eq!(seqs, (first..first + 100).collect::<Vec<_>>());
-        over.is_sound(first + 99).await;
+    let mut messages = 1;
+    // One that is written with its commit, and one that is not.
+    for size in [3, 100] {
+        for cut in LOST {
+            over.link.arm(At::Commit, cut);
+            let batch: Vec<_> = (0..size).map(|_| over.talk.by_client("many")).collect();
+            let outcome = over.store.append(&batch, &anyone()).await.unwrap();
+            assert!(over.link.has_cut());
+            let seqs: Vec<_> = outcome
+                .results
+                .iter()
+                .map(|one| stored(one).seq.get())
+                .collect();
+            let first = messages + 1;
+            assert_eq!(seqs, (first..first + size).collect::<Vec<_>>());
+            messages += size;
+            over.has_their_ids(&outcome).await;
+            over.is_sound(messages).await;
+        }
     }
+    over.end().await;
+}
+
+/// What is written with its commit and refused is taken back, on a connection that is of use afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_before_its_commit_is_not_stored() {
+    let over = Over::with(|settings| settings.pool_size = 1).await;
+    let connections = over.link.connections();
+    let conversations =
+        "ALTER TABLE Conversations ADD CONSTRAINT short CHECK (CHAR_LENGTH(lastMessage) < 10)";
+    over.fixture.database.sql(conversations).await;
+    let admit = anyone();
+    let refused = over.talk.by_client("far too long");
+    over.store.append(&[refused], &admit).await.unwrap_err();
+    let taken = over.talk.by_client("short");
+    let outcome = over.store.append(&[taken], &admit).await.unwrap();
+    assert_eq!(stored(&outcome.results[0]).seq.get(), 2);
+    over.has_their_ids(&outcome).await;
+    over.is_sound(2).await;
+    assert_eq!(over.link.connections(), connections);
     over.end().await;
 }
 

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A command of text: `COM_QUERY`.
 const QUERY: u8 = 3;
@@ -179,8 +181,13 @@ impl Shared {
                             return Broken::Off;
                         }
                         if cut.is_some() {
-                            // Its answer: the server has acted on it.
-                            let _ = from_server.read_buf(&mut answers).await;
+                            // Its answers, until there come no more: the server has acted on all of it.
+                            let pause = Duration::from_millis(50);
+                            let mut read = from_server.read_buf(&mut answers).await;
+                            while matches!(read, Ok(1..)) {
+                                let more = timeout(pause, from_server.read_buf(&mut answers)).await;
+                                read = more.unwrap_or(Ok(0));
+                            }
                             return Broken::Off;
                         }
                     }
@@ -209,7 +216,8 @@ impl Shared {
             Some(&QUERY) => &packet[5..],
             _ => &[],
         };
-        let is_commit = sql == b"COMMIT";
+        // By itself, or after the last statements of its transaction.
+        let is_commit = sql == b"COMMIT" || sql.ends_with(b";\nCOMMIT;\n");
         *count = match *count {
             _ if sql.starts_with(b"BEGIN") => Some(0),
             _ if is_commit || sql == b"ROLLBACK" => None,

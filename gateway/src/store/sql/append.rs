@@ -4,8 +4,8 @@
 //!    messages bear a `clientMessageId`;
 //! 2. decide and number here, then insert messages and log rows, update the conversations, note it in the outbox.
 //!
-//! On MySQL a small batch asks each of the two in one call ([`CALLED`]), so that a message by itself takes three round trips with its
-//! commit. A larger one asks statement by statement, prepared: there a round trip is shared by many, and to read literals
+//! On MySQL a small batch asks each of the two in one call ([`CALLED`]), the second with its commit: so a message by itself takes two
+//! round trips. A larger one asks statement by statement, prepared: there a round trip is shared by many, and to read literals
 //! would cost the server more than it saves.
 
 mod write;
@@ -26,10 +26,11 @@ use super::query::{Query, Row};
 use super::rows::{self, CLIENT_USER, MESSAGE};
 use super::transaction::{Tx, transact};
 use crate::store::{
-    Admission, AppendOutcome, Appended, Change, Logged, NewMessage, Parties, Rejection,
+    Admission, AppendOutcome, Appended, Change, Logged, NewMessage, OutboxEntry, Parties, Rejection,
 };
 use write::{
-    changes, insert_events, insert_messages, note, update_conversations, write_in_one_call,
+    changes, insert_events, insert_messages, note, number_as_written, number_messages,
+    update_conversations, write_with_commit,
 };
 
 /// The most keys of one look-up.
@@ -61,11 +62,41 @@ impl SqlStore {
         let dialect = self.dialect();
         let mark = format!("{:016x}", rand::random::<u64>());
         // Not in line with the others: there are as many of these at once as writers, with many callers' messages each.
-        transact!(
-            unqueued self.db,
+        let (mut drawn_up, answers) = transact!(
+            with_answers self.db,
             |tx| append(tx, dialect, batch, &times, admit, &mark),
-            stands: |outcome| is_stored(tx, dialect, outcome, &mark)
+            stands: |drawn_up| is_stored(tx, dialect, drawn_up, &mark)
+        )?;
+        if drawn_up.awaits_ids {
+            if answers.is_empty() {
+                self.find_ids(&mut drawn_up).await?;
+            } else {
+                number_as_written(
+                    &answers,
+                    drawn_up.step,
+                    &mut drawn_up.fresh,
+                    &mut drawn_up.noted,
+                )?;
+            }
+        }
+        Ok(drawn_up.outcome())
+    }
+
+    /// The ids of a batch that is stored, though the commit's answer was lost. Its outbox entries are left to the sweep.
+    async fn find_ids(&self, drawn_up: &mut DrawnUp) -> Result<(), Fault> {
+        let Some((first, _)) = drawn_up.fresh.first() else {
+            return Ok(());
+        };
+        let query = Query::new(
+            "SELECT messageId FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
         )
+        .bind(first.conversation_id)
+        .bind(first.event_seq);
+        let row = self.db.first(query).await?;
+        let first = row.ok_or(sqlx::Error::RowNotFound)?.int()?;
+        number_messages(&mut drawn_up.fresh, first, drawn_up.step);
+        drawn_up.noted.clear();
+        Ok(())
     }
 }
 
@@ -74,29 +105,86 @@ impl SqlStore {
 async fn is_stored(
     tx: &mut Tx,
     dialect: Dialect,
-    outcome: &AppendOutcome,
+    drawn_up: &DrawnUp,
     mark: &str,
 ) -> Result<bool, Fault> {
-    let new = outcome.results.iter().find_map(|result| match result {
-        Ok(Appended::New(logged)) => Some(logged.position),
-        _ => None,
-    });
-    let Some(Position {
-        conversation,
-        event_seq,
-    }) = new
-    else {
+    let Some((first, _)) = drawn_up.fresh.first() else {
         return Ok(true);
     };
-    lock_conversation(tx, dialect, conversation).await?;
+    lock_conversation(tx, dialect, first.conversation_id).await?;
     let query = Query::new(
         "SELECT payload FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
     )
-    .bind(conversation)
-    .bind(event_seq);
+    .bind(first.conversation_id)
+    .bind(first.event_seq);
     match tx.first(query).await? {
         Some(row) => Ok(row.cells().opt_text()?.as_deref() == Some(mark)),
         None => Ok(false),
+    }
+}
+
+/// A batch that is decided, and written unless that was left for the commit.
+struct DrawnUp {
+    verdicts: Vec<Verdict>,
+    /// The new messages, each with how many the agency had not read once it was there.
+    fresh: Vec<(Message, i64)>,
+    locked: HashMap<ConversationId, Locked>,
+    noted: Vec<OutboxEntry>,
+    /// By how much the ids of one INSERT's rows differ.
+    step: i64,
+    /// Whether ids are known only after the commit.
+    awaits_ids: bool,
+}
+
+impl DrawnUp {
+    async fn write(
+        &mut self,
+        tx: &mut Tx,
+        dialect: Dialect,
+        called: bool,
+        mark: &str,
+    ) -> Result<(), Fault> {
+        let Self {
+            fresh,
+            locked,
+            noted,
+            step,
+            ..
+        } = self;
+        if called && !fresh.is_empty() {
+            write_with_commit(tx, *step, fresh, mark, locked, noted);
+            self.awaits_ids = true;
+            return Ok(());
+        }
+        insert_messages(tx, dialect, *step, fresh).await?;
+        insert_events(tx, fresh, mark).await?;
+        update_conversations(tx, locked, fresh).await?;
+        note(tx, dialect, *step, noted).await
+    }
+
+    fn outcome(self) -> AppendOutcome {
+        let Self {
+            verdicts,
+            fresh,
+            locked,
+            noted,
+            ..
+        } = self;
+        let results = verdicts.into_iter().map(|verdict| match verdict {
+            Verdict::Rejected(why) => Err(why),
+            Verdict::Stored(message) => Ok(Appended::Repeat(message)),
+            Verdict::Again(place) => Ok(Appended::Repeat(fresh[place].0.clone())),
+            Verdict::New(place) => {
+                let (message, unread) = &fresh[place];
+                logged(message, *unread, &locked)
+                    .map(Appended::New)
+                    .ok_or(Rejection::ConversationNotFound)
+            }
+        });
+        AppendOutcome {
+            results: results.collect(),
+            outbox: noted.into_iter().map(|entry| entry.id).collect(),
+        }
     }
 }
 
@@ -135,7 +223,7 @@ async fn append(
     times: &[Timestamp],
     admit: &Admission,
     mark: &str,
-) -> Result<AppendOutcome, Fault> {
+) -> Result<DrawnUp, Fault> {
     let ids: BTreeSet<ConversationId> = batch.iter().map(|message| message.conversation).collect();
     let ids: Vec<ConversationId> = ids.into_iter().collect();
     let text: usize = batch.iter().map(|message| message.content.len()).sum();
@@ -146,7 +234,7 @@ async fn append(
         stored,
     } = read(tx, dialect, batch, &ids, called).await?;
 
-    let mut fresh: Vec<(Message, i64)> = Vec::with_capacity(batch.len());
+    let mut fresh = Vec::with_capacity(batch.len());
     let mut named: HashMap<Key<'_>, usize> = HashMap::new();
     let mut verdicts = Vec::with_capacity(batch.len());
     for (message, at) in batch.iter().zip(times) {
@@ -160,33 +248,16 @@ async fn append(
             &mut fresh,
         ));
     }
-    let mut noted = changes(&locked);
-    if called && !fresh.is_empty() {
-        write_in_one_call(tx, step, &mut fresh, mark, &locked, &mut noted).await?;
-    } else {
-        insert_messages(tx, dialect, step, &mut fresh).await?;
-        insert_events(tx, &fresh, mark).await?;
-        update_conversations(tx, &locked, &fresh).await?;
-        note(tx, dialect, step, &mut noted).await?;
-    }
-
-    Ok(AppendOutcome {
-        results: verdicts
-            .into_iter()
-            .map(|verdict| match verdict {
-                Verdict::Rejected(why) => Err(why),
-                Verdict::Stored(message) => Ok(Appended::Repeat(message)),
-                Verdict::Again(place) => Ok(Appended::Repeat(fresh[place].0.clone())),
-                Verdict::New(place) => {
-                    let (message, unread) = &fresh[place];
-                    logged(message, *unread, &locked)
-                        .map(Appended::New)
-                        .ok_or(Rejection::ConversationNotFound)
-                }
-            })
-            .collect(),
-        outbox: noted.into_iter().map(|entry| entry.id).collect(),
-    })
+    let mut drawn_up = DrawnUp {
+        verdicts,
+        noted: changes(&locked),
+        fresh,
+        locked,
+        step,
+        awaits_ids: false,
+    };
+    drawn_up.write(tx, dialect, called, mark).await?;
+    Ok(drawn_up)
 }
 
 /// What is known of a batch before it is decided.

@@ -142,8 +142,13 @@ impl Conn {
     }
 
     /// Several statements that go to MySQL in one call, their values written into the text: one round trip, and for each value
-    /// the work of reading it, so this is for a few short ones. Where one fails, those after it are not run.
-    pub(super) async fn call(&mut self, queries: Vec<Query>) -> Result<Vec<Answer>, Fault> {
+    /// the work of reading it, so this is for a few short ones. Where one fails, those after it are not run; those before it
+    /// have put their answers into `answers`.
+    pub(super) async fn call(
+        &mut self,
+        queries: &[Query],
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), Fault> {
         if matches!(self.inner, Inner::Sqlite(_)) {
             return Err(Fault::Sql(sqlx::Error::Protocol(
                 "SQLite takes one statement at a time".to_owned(),
@@ -153,11 +158,10 @@ impl Conn {
         let inner = &mut self.inner;
         let answer = async move {
             let Inner::MySql(conn) = inner else {
-                return Ok(Vec::new());
+                return Ok(());
             };
-            let sql = Query::in_one_text(&queries);
+            let sql = Query::in_one_text(queries);
             let mut parts = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(conn.conn());
-            let mut answers = Vec::with_capacity(queries.len());
             let mut rows = Vec::new();
             while let Some(part) = parts.try_next().await? {
                 match part {
@@ -168,7 +172,7 @@ impl Conn {
                     }),
                 }
             }
-            Ok(answers)
+            Ok(())
         };
         let answer = within(timeout, answer).await;
         self.give_up_after(answer)

@@ -18,6 +18,24 @@ pub(super) const ATTEMPTS: u32 = 4;
 pub(super) struct Tx {
     conn: Conn,
     state: State,
+    /// What is to be asked together with the commit.
+    last: Vec<Query>,
+}
+
+/// How a transaction was not committed.
+pub(super) enum Uncommitted {
+    /// It did not take effect: a statement before the commit failed.
+    Failed(Fault),
+    /// Nobody knows whether it took effect: the connection may have been lost on the way there or on the way back.
+    InDoubt(Fault),
+}
+
+impl From<Uncommitted> for Fault {
+    fn from(uncommitted: Uncommitted) -> Self {
+        match uncommitted {
+            Uncommitted::Failed(fault) | Uncommitted::InDoubt(fault) => fault,
+        }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -56,6 +74,7 @@ impl Db {
         Ok(Tx {
             conn,
             state: State::New,
+            last: Vec::new(),
         })
     }
 }
@@ -104,13 +123,10 @@ impl Tx {
             self.state = State::Begun;
             queries.insert(0, Query::new("BEGIN"));
         }
-        let asked = queries.len();
-        let mut answers = self.conn.call(queries).await?;
-        if answers.len() != asked {
-            return Err(Fault::Sql(sqlx::Error::Protocol(format!(
-                "{} answers to {asked} statements",
-                answers.len()
-            ))));
+        let mut answers = Vec::with_capacity(queries.len());
+        self.conn.call(&queries, &mut answers).await?;
+        if answers.len() != queries.len() {
+            return Err(unasked(answers.len(), queries.len()));
         }
         if begins {
             answers.remove(0);
@@ -118,13 +134,38 @@ impl Tx {
         Ok(answers)
     }
 
-    /// After an error here it is unknown whether the transaction took effect.
-    pub(super) async fn commit(mut self) -> Result<(), Fault> {
+    /// Leaves the last statements of a transaction that has begun to be asked with its commit, in one call. On MySQL only.
+    pub(super) fn ask_with_commit(&mut self, queries: Vec<Query>) {
+        self.last = queries;
+    }
+
+    /// Answers what the statements did that were left for the commit.
+    pub(super) async fn commit(mut self) -> Result<Vec<Answer>, Uncommitted> {
+        let mut answers = Vec::new();
         if self.state == State::Begun {
-            self.conn.raw("COMMIT").await?;
+            let mut queries = std::mem::take(&mut self.last);
+            let before = queries.len();
+            let asked = if queries.is_empty() {
+                self.conn.raw("COMMIT").await
+            } else {
+                queries.push(Query::new("COMMIT"));
+                self.conn.call(&queries, &mut answers).await
+            };
+            if let Err(fault) = asked {
+                // MySQL leaves out what stands after a statement that it refuses.
+                let is_refused = answers.len() < before && !self.conn.spoiled;
+                if is_refused {
+                    self.rollback().await;
+                    return Err(Uncommitted::Failed(fault));
+                }
+                return Err(Uncommitted::InDoubt(fault));
+            }
+            if answers.pop().is_some() && answers.len() != before {
+                return Err(Uncommitted::InDoubt(unasked(answers.len(), before)));
+            }
         }
         self.state = State::Ended;
-        Ok(())
+        Ok(answers)
     }
 
     /// A connection that is of no more use is not asked: its end is the transaction's.
@@ -146,6 +187,12 @@ impl Drop for Tx {
     }
 }
 
+fn unasked(answers: usize, asked: usize) -> Fault {
+    Fault::Sql(sqlx::Error::Protocol(format!(
+        "{answers} answers to {asked} statements"
+    )))
+}
+
 /// Runs a body in a transaction: commits what it answers, rolls back and perhaps tries again when it fails. A macro,
 /// since a future that borrows both the transaction and the caller's arguments can't be named in a bound.
 ///
@@ -153,13 +200,20 @@ impl Drop for Tx {
 /// on the way back. The next attempt then begins with `stands`: whether the answer of the one before holds, because its
 /// transaction took effect. That must lock what the body locks, so that a transaction that is still under way on the
 /// server comes to its end before it is looked for. Where it does not hold, the body is run again.
+///
+/// `with_answers`: with what the statements did that the body left for the commit ([`Tx::ask_with_commit`]); nothing, where the
+/// commit's answer was lost.
 macro_rules! transact {
     ($db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
         // Held for all attempts: who has begun is not sent back to the end of the line.
         let _place = $db.enter()?;
         $crate::store::sql::transaction::transact!(unqueued $db, |$tx| $body, stands: |$value| $stands)
     }};
-    (unqueued $db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
+    (unqueued $db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {
+        $crate::store::sql::transaction::transact!(with_answers $db, |$tx| $body, stands: |$value| $stands)
+            .map(|(value, _)| value)
+    };
+    (with_answers $db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
         let mut tries = $db.tries();
         let mut in_doubt = None;
         loop {
@@ -179,7 +233,7 @@ macro_rules! transact {
                 Ok(true) => {
                     tx.rollback().await;
                     match in_doubt.take() {
-                        Some(value) => break Ok(value),
+                        Some(value) => break Ok((value, Vec::new())),
                         None => continue,
                     }
                 }
@@ -192,9 +246,18 @@ macro_rules! transact {
             };
             match outcome {
                 Ok(value) => match tx.commit().await {
-                    Ok(()) => break Ok(value),
-                    Err(_) if tries.next() => in_doubt = Some(value),
-                    Err(fault) => break Err(fault),
+                    Ok(answers) => break Ok((value, answers)),
+                    Err($crate::store::sql::transaction::Uncommitted::InDoubt(fault)) => {
+                        if !tries.next() {
+                            break Err(fault);
+                        }
+                        in_doubt = Some(value);
+                    }
+                    Err($crate::store::sql::transaction::Uncommitted::Failed(fault)) => {
+                        if !fault.is_worth_a_retry() || !tries.next() {
+                            break Err(fault);
+                        }
+                    }
                 },
                 Err(fault) => {
                     let again = fault.is_worth_a_retry() && tries.next();

@@ -6,6 +6,7 @@ use shared::model::Message;
 use shared::{ConversationId, MessageId, Timestamp};
 
 use super::Locked;
+use crate::store::sql::conn::Answer;
 use crate::store::sql::dialect::Dialect;
 use crate::store::sql::fault::Fault;
 use crate::store::sql::log::{insert_outbox, number, outbox_query};
@@ -24,35 +25,47 @@ const TEXT: usize = 512 << 10;
 /// The most conversations of one UPDATE: each row walks the list of all, so longer lists would cost their square.
 const UPDATED: usize = 64;
 
-/// Writes all of a small batch. The log's rows name their messages by the id that MySQL has given the first of them, which that
-/// table, having no numbers of its own to give, leaves as it is.
-pub(super) async fn write_in_one_call(
+/// Leaves all of a small batch to be written with the commit. The log's rows name their messages by the id that MySQL has given
+/// the first of them, which that table, having no numbers of its own to give, leaves as it is.
+pub(super) fn write_with_commit(
     tx: &mut Tx,
     step: i64,
     fresh: &mut [(Message, i64)],
     mark: &str,
     locked: &HashMap<ConversationId, Locked>,
-    noted: &mut [OutboxEntry],
-) -> Result<(), Fault> {
+    noted: &[OutboxEntry],
+) {
     for (nth, (message, _)) in (0..).zip(fresh.iter_mut()) {
         message.id = MessageId::new(nth * step);
     }
-    let answers = tx
-        .call(vec![
-            messages_query(fresh),
-            events_query(fresh, &mut Some(mark), "LAST_INSERT_ID() + ?"),
-            conversations_query(&changed(locked, fresh)),
-            outbox_query(Dialect::MySql, noted),
-        ])
-        .await?;
-    let [messages, .., outbox] = answers.as_slice() else {
+    tx.ask_with_commit(vec![
+        messages_query(fresh),
+        events_query(fresh, &mut Some(mark), "LAST_INSERT_ID() + ?"),
+        conversations_query(&changed(locked, fresh)),
+        outbox_query(Dialect::MySql, noted),
+    ]);
+}
+
+/// Gives what [`write_with_commit`] has written its ids, by the answers.
+pub(super) fn number_as_written(
+    answers: &[Answer],
+    step: i64,
+    fresh: &mut [(Message, i64)],
+    noted: &mut [OutboxEntry],
+) -> Result<(), Fault> {
+    let [messages, .., outbox] = answers else {
         return Err(Fault::Sql(sqlx::Error::RowNotFound));
     };
-    for (message, _) in fresh.iter_mut() {
-        message.id = MessageId::new(messages.done.last_id + message.id.get());
-    }
+    number_messages(fresh, messages.done.last_id, step);
     number(noted, outbox.done.last_id, step);
     Ok(())
+}
+
+/// Gives the messages of one INSERT their ids.
+pub(super) fn number_messages(fresh: &mut [(Message, i64)], first: i64, step: i64) {
+    for (id, (message, _)) in (0..).map(|nth| first + nth * step).zip(fresh) {
+        message.id = MessageId::new(id);
+    }
 }
 
 /// Inserts the new messages and gives them their ids. Chunks are powers of two, as lists of values are: few lengths,
@@ -69,9 +82,7 @@ pub(super) async fn insert_messages(
         let (chunk, later) = rest.split_at_mut(len);
         let done = tx.run(messages_query(chunk)).await?;
         let first = done.first_id(dialect, chunk.len());
-        for (id, (message, _)) in (0..).map(|nth| first + nth * step).zip(chunk) {
-            message.id = MessageId::new(id);
-        }
+        number_messages(chunk, first, step);
         rest = later;
     }
     Ok(())
