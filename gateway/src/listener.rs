@@ -1,6 +1,9 @@
 //! Accepts connections and speaks HTTP/1.1 on them, with the limits that keep a slow or silent client from holding
 //! anything for long. What is served is the router's business; a WebSocket leaves this file with its upgrade.
 
+mod http_stream;
+
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -9,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +22,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+pub use http_stream::HttpStream;
 
 /// How long a request's head may take to arrive, and how long a kept-alive connection may be silent before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -90,9 +96,17 @@ async fn serve_connection(
     stop: CancellationToken,
 ) {
     prepare(&stream);
+    let (stream, hands_over) = HttpStream::new(stream);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request.map(Body::new))
+        let (router, hands_over) = (router.clone(), hands_over.clone());
+        async move {
+            let response = router.oneshot(request.map(Body::new)).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                hands_over.set();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

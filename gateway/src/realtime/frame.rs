@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Binary,
     /// The WebSocket's own: nothing of it is meant for the other end's program, nor for another transport.
     Control,
+    /// No frame, but what stands before the first: the end of the opening handshake. It goes out whatever becomes of the rest.
+    Opening,
 }
 
 impl Frame {
@@ -76,6 +78,15 @@ impl Frame {
         }
     }
 
+    /// What goes over the wire before all frames.
+    pub(super) const fn opening(wire: Bytes) -> Self {
+        Self {
+            wire,
+            header: 0,
+            kind: Kind::Opening,
+        }
+    }
+
     /// What it carries.
     pub(super) fn kind(&self) -> Kind {
         self.kind
@@ -106,7 +117,7 @@ impl Frame {
         match self.kind {
             Kind::Text => self.len() + 1,
             Kind::Binary => engine_io::binary_len(self.len()),
-            Kind::Control => 0,
+            Kind::Control | Kind::Opening => 0,
         }
     }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use shared::SocketId;
 
 use super::application::CloseKind;
-use super::frame::Frame;
+use super::frame::{Frame, Kind};
 use super::stream::Sink;
 use crate::telemetry::metrics as names;
 pub use unsent::Unsent;
@@ -145,9 +145,14 @@ impl Outbox {
         result
     }
 
-    /// From now on frames are written here.
-    pub(super) fn attach(&self, sink: Sink) {
-        self.state.lock().sink = Some(sink);
+    /// From now on frames are written here, after what opens the connection.
+    pub(super) fn attach(&self, sink: Sink, opening: Option<Frame>) {
+        let mut state = self.state.lock();
+        state.sink = Some(sink);
+        if let Some(opening) = opening {
+            state.bytes += opening.len();
+            state.frames.push_front((opening, Worth::Durable));
+        }
     }
 
     /// Takes out the writing half, and what it has not written of what must be: all, or with `is_over` only the rest of a
@@ -328,17 +333,22 @@ impl State {
 
     fn evict_volatile(&mut self) -> u64 {
         let before = self.frames.len();
-        // What has begun must come to its end, or the rest makes no sense.
-        let mut has_begun = self.written > 0;
+        let mut has_begun = self.has_begun();
         self.frames
             .retain(|(_, worth)| std::mem::take(&mut has_begun) || *worth == Worth::Durable);
         self.bytes = self.frames.iter().map(|(frame, _)| frame.len()).sum();
         (before - self.frames.len()) as u64
     }
 
+    /// Whether the first frame must come to its end, or what follows makes no sense.
+    fn has_begun(&self) -> bool {
+        let first = self.frames.front();
+        self.written > 0 || first.is_some_and(|(frame, _)| frame.kind() == Kind::Opening)
+    }
+
     /// Leaves nothing but the rest of a frame that has begun.
     fn clear(&mut self) {
-        self.frames.truncate(usize::from(self.written > 0));
+        self.frames.truncate(usize::from(self.has_begun()));
         self.frames.shrink_to_fit();
         self.bytes = self.frames.iter().map(|(frame, _)| frame.len()).sum();
     }
@@ -358,6 +368,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn text(text: &str) -> Frame {
@@ -429,7 +441,7 @@ mod tests {
             tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
         let outbox = Outbox::new(limit);
         let (_read, write) = ours.unwrap().0.into_split();
-        outbox.attach(Sink::Tcp(write));
+        outbox.attach(Sink::Tcp(write), None);
         // Until the system has said so, nothing is known to go in.
         std::future::poll_fn(|cx| outbox.poll_flush(cx))
             .await
@@ -479,6 +491,19 @@ mod tests {
         let mut heard = [0; 18];
         client.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"\x81\x05again\x81\x09and again");
+    }
+
+    #[tokio::test]
+    async fn what_opens_a_connection_goes_out_whatever_becomes_of_the_rest() {
+        let (outbox, _client) = on_the_wire(10).await;
+        outbox.push([text("said before")], Worth::Durable);
+        let sink = outbox.detach(true).sink.unwrap();
+        outbox.push([text("first"), text("second")], Worth::Durable);
+        let opening = Frame::opening(Bytes::from_static(b"HTTP/1.1 101"));
+        outbox.attach(sink, Some(opening.clone()));
+        outbox.push([text("one too many")], Worth::Durable);
+        let left = outbox.detach(true);
+        assert_eq!(left.frames, [opening]);
     }
 
     #[tokio::test]

@@ -9,22 +9,30 @@ use bytes::{Buf, Bytes};
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// Takes a stream that HTTP has let go apart.
-pub(super) fn split(upgraded: Upgraded) -> (Reader, Sink) {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
+use super::frame::Frame;
+use crate::listener::HttpStream;
+
+/// Takes a stream that HTTP has let go apart. With what HTTP has left to be written first, if anything.
+pub(super) fn split(upgraded: Upgraded) -> (Reader, Sink, Option<Frame>) {
+    match upgraded.downcast::<TokioIo<HttpStream>>() {
         Ok(Parts { io, read_buf, .. }) => {
-            let (read, write) = io.into_inner().into_split();
+            let (tcp, opening) = io.into_inner().into_parts();
+            let (read, write) = tcp.into_split();
             // A copy, most often of nothing: the original would keep the buffer that the request was read into.
             let ahead = Bytes::copy_from_slice(&read_buf);
-            (Reader::new(Source::Tcp(read), ahead), Sink::Tcp(write))
+            let opening = (!opening.is_empty()).then(|| Frame::opening(opening));
+            (
+                Reader::new(Source::Tcp(read), ahead),
+                Sink::Tcp(write),
+                opening,
+            )
         }
         Err(upgraded) => {
             let (read, write) = tokio::io::split(TokioIo::new(upgraded));
             let reader = Reader::new(Source::Other(read), Bytes::new());
-            (reader, Sink::Other(write))
+            (reader, Sink::Other(write), None)
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Wire {
     socket: WebSocketStream<Reader>,
     /// The writing half; an outbox has it while a connection rides on this.
     sink: Option<Sink>,
+    /// What is to be written before anything else, as long as no connection has ridden on this.
+    opening: Option<Frame>,
     /// Reading failed: what is left of the stream means nothing.
     broken: bool,
 }
@@ -42,10 +44,11 @@ impl Wire {
             .write_buffer_size(0)
             .max_message_size(Some(max_payload))
             .max_frame_size(Some(max_payload));
-        let (reader, sink) = stream::split(upgraded);
+        let (reader, sink, opening) = stream::split(upgraded);
         Self {
             socket: WebSocketStream::from_raw_socket(reader, Role::Server, Some(config)).await,
             sink: Some(sink),
+            opening,
             broken: false,
         }
     }
@@ -53,7 +56,7 @@ impl Wire {
     /// From now on the outbox writes.
     pub(super) fn ride(&mut self, outbox: &Outbox) {
         if let Some(sink) = self.sink.take() {
-            outbox.attach(sink);
+            outbox.attach(sink, self.opening.take());
         }
     }
 
@@ -81,6 +84,9 @@ impl Wire {
 
     /// Reads the next frame. Only where no connection rides on this.
     pub(super) async fn read(&mut self) -> Option<Result<Message, Error>> {
+        if let Err(error) = self.write_opening().await {
+            return Some(Err(error.into()));
+        }
         let message = self.socket.next().await;
         if let Some(Ok(Message::Ping(_))) = &message {
             let _ = self.socket.flush().await;
@@ -93,6 +99,7 @@ impl Wire {
 
     /// Writes one frame, at once. Only where no connection rides on this.
     pub(super) async fn write(&mut self, frame: &Frame) -> io::Result<()> {
+        self.write_opening().await?;
         match &mut self.sink {
             Some(sink) => sink.write_all(frame.wire()).await,
             None => Err(io::ErrorKind::NotConnected.into()),
@@ -120,6 +127,7 @@ impl Wire {
         frames: VecDeque<Frame>,
         mut written: usize,
     ) -> Result<(), Error> {
+        self.write_opening().await?;
         for frame in frames {
             if let Some(sink) = &mut self.sink {
                 sink.write_all(&frame.wire()[written..]).await?;
@@ -151,6 +159,13 @@ impl Wire {
         let reader = self.socket.get_mut();
         let mut rest = [0; 1024];
         while reader.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+
+    async fn write_opening(&mut self) -> io::Result<()> {
+        if let (Some(sink), Some(opening)) = (&mut self.sink, self.opening.take()) {
+            sink.write_all(opening.wire()).await?;
+        }
         Ok(())
     }
 

@@ -63,14 +63,17 @@ pub(super) struct Shown {
     offset: Option<String>,
 }
 
+/// A state's name has so many hexadecimal digits.
+const NAME_LEN: usize = 32;
+
 /// A name for a new state, that nobody can guess.
 pub(super) fn state_name() -> Box<str> {
-    uuid::Uuid::new_v4().simple().to_string().into()
+    format!("{:0NAME_LEN$x}", rand::random::<u128>()).into()
 }
 
 /// Whether a state may have such a name: the store need not be asked for a megabyte of nonsense.
 fn is_state_name(name: &str) -> bool {
-    name.len() == uuid::fmt::Simple::LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    name.len() == NAME_LEN && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -355,7 +355,7 @@ fn payload(frames: &mut VecDeque<Frame>) -> Payload {
         match frame.kind() {
             Kind::Text => engine_io::push_text(&mut payload, &frame.as_text()),
             Kind::Binary => engine_io::push_binary(&mut payload, frame.payload()),
-            Kind::Control => {}
+            Kind::Control | Kind::Opening => {}
         }
     }
     payload
