@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use gateway::realtime::Settings;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::support::{Client, Server, settings};
+use crate::support::{Client, Server, settings, within};
 
 const POLLING: &str = "/engine.io/?EIO=4&transport=polling";
 const WEBSOCKET: &str = "/engine.io/?EIO=4&transport=websocket";
@@ -373,4 +374,38 @@ async fn pages_of_other_origins_may_read_what_they_are_allowed_to() {
             .head
             .contains("access-control-allow-methods: get, post")
     );
+}
+
+/// Asks for a WebSocket on a bare connection.
+async fn ask(server: &Server, path: &str) -> TcpStream {
+    let mut stream = server.connect().await;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// A write is what a client that comes in costs most.
+#[tokio::test]
+async fn the_handshake_and_the_first_packet_come_in_one_write() {
+    let server = Server::start(settings()).await;
+    let mut stream = ask(&server, "/socket.io/?EIO=4&transport=websocket").await;
+    let mut answer = [0; 1024];
+    let read = within(stream.read(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(rest.contains("0{\"sid\":"), "{answer:?}");
+}
+
+/// Neither end has anything to say, and the client must know that it is in.
+#[tokio::test]
+async fn a_handshake_that_nothing_follows_is_not_kept_back() {
+    let server = Server::start(settings()).await;
+    let mut stream = ask(&server, "/ws").await;
+    let mut answer = [0; 12];
+    within(stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
 }
