@@ -38,15 +38,20 @@ export class FrontEnd {
   #known = false;
   #renewing;
   #count = 0;
+  /** Renewals so far: each is another node's. */
+  #turn = 0;
 
-  /** `address` is its own; `route` is where its REST calls come from, in turn. `renews`: without it a token is kept until it is refused. */
-  constructor({ url, origin, address, route, tally, renews = true }) {
+  /**
+   * `address` is its own; `routes` are those from which the balancer leads to one node each. `renews`: without it a token is kept
+   * until it is refused.
+   */
+  constructor({ url, origin, address, routes, tally, renews = true }) {
     this.url = url;
     this.#tally = tally;
     this.origin = origin;
     this.address = address;
-    this.rest = restClient(url, undefined, agentFrom(...route));
-    this.rest.defaults.headers.common.Origin = origin;
+    this.routes = routes.map((route) => restClient(url, undefined, agentFrom(route)));
+    for (const rest of this.routes) rest.defaults.headers.common.Origin = origin;
     this.renews = renews;
   }
 
@@ -54,7 +59,8 @@ export class FrontEnd {
   async signIn(email, password) {
     this.#tally.signIns++;
     // From its own address, by which sign-ins are limited.
-    const answer = await restClient(this.url, undefined, agentFrom(this.address)).post('/auth/login', { email, password }, { headers: { Origin: this.origin } });
+    const rest = restClient(this.url, undefined, agentFrom(this.address));
+    const answer = await rest.post('/auth/login', { email, password }, { headers: { Origin: this.origin } });
     if (answer.status !== 200) throw new Error(`${email} can't sign in: ${answer.status} ${answer.data?.error?.code}`);
     if (answer.headers['access-control-allow-origin'] !== this.origin) throw new Error(`a page of ${this.origin} may not read the answer`);
     this.user = answer.data.data.user;
@@ -83,11 +89,16 @@ export class FrontEnd {
     await within(20_000, new Promise((resolve) => this.socket.once('connect', resolve)), () => `${this.user.email} is connected`);
   }
 
-  /** Calls REST until it is closed, with the token of the first sign-in as well for as long as that is to be good. */
+  /**
+   * Calls REST until it is closed: by every route with the token that it has, which the other node may have signed, and with that of
+   * the first sign-in for as long as that is to be good.
+   */
   async live() {
     while (!this.#closed) {
-      if (this.firstToken) await this.#callWith(this.firstToken, 'with the first token');
-      await this.#call();
+      for (const rest of this.routes) {
+        if (this.firstToken) await this.#callWith(rest, this.firstToken, 'with the first token');
+        await this.#call(rest);
+      }
       if (this.renews) await this.renew();
       await pause(CALL_EVERY_MS);
     }
@@ -126,7 +137,8 @@ export class FrontEnd {
   }
 
   async #renewed() {
-    const answer = await this.#persist({ method: 'post', url: '/auth/refresh', data: {}, headers: { Cookie: `refresh_token=${this.cookie}` } });
+    const rest = this.routes[this.#turn++ % this.routes.length];
+    const answer = await this.#persist(rest, { method: 'post', url: '/auth/refresh', data: {}, headers: { Cookie: `refresh_token=${this.cookie}` } });
     if (answer?.status !== 200) {
       if (answer) this.#tally.ended.push(`${this.user.email}: refresh ${answer.status} ${answer.data?.error?.code} in ${this.#tally.phase}`);
       return false;
@@ -137,13 +149,15 @@ export class FrontEnd {
     return true;
   }
 
-  async #call() {
+  async #call(rest) {
     // Nobody is logged out whose token is refused: the refresh token is good as ever.
-    if ((await this.#callWith(this.token, 'by REST')) === 401 && (await this.renew())) await this.#callWith(this.token, 'by REST, fresh');
+    if ((await this.#callWith(rest, this.token, 'by REST')) === 401 && (await this.renew())) {
+      await this.#callWith(rest, this.token, 'by REST, fresh');
+    }
   }
 
-  async #callWith(token, where) {
-    const answer = await this.#persist({ method: 'get', url: '/auth/me', headers: { Authorization: `Bearer ${token}` } });
+  async #callWith(rest, token, where) {
+    const answer = await this.#persist(rest, { method: 'get', url: '/auth/me', headers: { Authorization: `Bearer ${token}` } });
     if (!answer) return undefined;
     this.#tally.calls++;
     if (answer.status === 401) this.#refused(where, answer.data?.error?.code);
@@ -156,9 +170,9 @@ export class FrontEnd {
   }
 
   /** Tries again what fails for a reason that passes. */
-  async #persist(request) {
+  async #persist(rest, request) {
     while (!this.#closed) {
-      const answer = await this.rest.request(request).catch((error) => ({ status: 599, error }));
+      const answer = await rest.request(request).catch((error) => ({ status: 599, error }));
       if (answer.status < 500 && answer.status !== 429) return answer;
       this.#tally.repeated.push(`${answer.error?.code ?? `${answer.status} ${answer.data?.error?.message}`} in ${this.#tally.phase}`);
       await pause(200);

@@ -189,9 +189,9 @@ class Path {
 
   /** Everybody signs in, this once, and begins to chat; the graph moves. */
   async chat() {
-    const sources = await findSources({ url: this.url });
+    const routes = await findSources({ url: this.url });
     const person = (i, options) => new FrontEnd({
-      ...{ url: this.url, origin: this.origin, address: `127.1.${i >> 8}.${(i & 0xff) + 1}`, route: sources, tally: this.tally, ...options },
+      ...{ url: this.url, origin: this.origin, address: `127.1.${i >> 8}.${(i & 0xff) + 1}`, routes, tally: this.tally, ...options },
     });
     this.agent = person(0);
     await this.agent.signIn(this.agentEmail, this.password);
