@@ -59,7 +59,7 @@ fault-slow-reader: ## Readers that never read: memory is bounded, others hear as
 upkeep: ## Archive, back up and restore a million messages while two people chat on them: times and counts (MESSAGES, CONVERSATIONS)
 	@scripts/fault upkeep
 
-operator: ## Follow README.md, "In production", to the letter while people chat: nobody is logged out (CLIENTS, RATE, DRAIN_SECONDS, SCRAPE_SECONDS, GATEWAY_NEXT_BIN)
+operator: ## Follow README.md, "In production", to the letter while people chat: nobody is logged out (CLIENTS, RATE, DRAIN_SECONDS, GATEWAY_NEXT_BIN)
 	@scripts/fault operator
 
 loadtest: ## Load a cluster of two nodes with k6 for two minutes, and print the summary: PROFILE=smoke|load|stress|spike|soak, BASE_URL for one elsewhere

@@ -8,7 +8,7 @@
 // `TOKEN_EXPIRED` make a front end do within the hour. One sleeps through it, and meets the third step with a token of the
 // old secret.
 
-import { cpSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { BINARY } from '../e2e/harness/gateway.mjs';
 import { axios, mysql } from '../e2e/harness/libraries.mjs';
@@ -36,11 +36,12 @@ const LAST_ACKS_MS = 20_000;
 const MAX_DELAY_MS = 15_000;
 
 /**
- * `clients` people and an agent chat, who say `rate` messages a second; each node takes `drainSeconds` to send its sockets away;
- * Prometheus looks every `scrapeSeconds`. `nextBinary` is the new version. Returns `{figures, faults}`.
+ * `clients` people and an agent chat, who say `rate` messages a second; `nextBinary` is the new version.
+ * As it is shipped, if not given: a node takes `drainSeconds` to send its sockets away, the balancer asks for it every `checkMs`,
+ * Prometheus every `scrapeSeconds`. Returns `{figures, faults}`.
  */
-export async function operator({ clients, rate, drainSeconds, scrapeSeconds, nextBinary = BINARY, say = () => {} }) {
-  const way = new Path({ clients, rate, drainSeconds, scrapeSeconds, nextBinary, say });
+export async function operator({ clients, rate, drainSeconds, checkMs, scrapeSeconds, nextBinary = BINARY, say = () => {} }) {
+  const way = new Path({ clients, rate, drainSeconds, checkMs, scrapeSeconds, nextBinary, say });
   try {
     return await way.follow();
   } finally {
@@ -144,6 +145,7 @@ class Path {
       await node.shell.run(this.block('Start', []));
       await this.noteProcess(node);
     }
+    if (this.checkMs !== undefined) this.change('loadbalancer/haproxy.cfg', ['check inter 1s ', `check inter ${this.checkMs}ms `]);
     this.haproxy = this.start(this.block('The balancer', [
       ['0.0.0.0:80 ', `127.0.0.1:${this.balancerPort} `],
       ['10.0.0.10:8405', `127.0.0.1:${this.balancerMetricsPort}`],
@@ -156,9 +158,8 @@ class Path {
   /** Prometheus as it is shipped, and what its graph says while nobody writes. */
   async watch() {
     if (this.scrapeSeconds !== undefined) {
-      const file = 'monitoring/prometheus/prometheus.yml';
-      const every = `${this.scrapeSeconds}s`;
-      await this.operatorsShell.run(`sed -i 's/_interval: 5s/_interval: ${every}/; s/_timeout: 4s/_timeout: ${every}/' ${file}`);
+      const every = ['scrape_interval', 'scrape_timeout', 'evaluation_interval'].map((name) => [new RegExp(`${name}: \\d+s`), `${name}: ${this.scrapeSeconds}s`]);
+      this.change('monitoring/prometheus/prometheus.yml', ...every);
     }
     const lines = this.block('A graph', [
       ...this.nodes.map(({ metricsPort }, i) => [`10.0.0.1${i + 1}:9464`, `127.0.0.1:${metricsPort}`]),
@@ -222,13 +223,15 @@ class Path {
   }
 
   async rotate() {
-    const [commands, copying, restarting] = blocksOf(chapter('docs/secrets.md', '### By hand'));
+    const [commands, copying, restarting, ...others] = blocksOf(chapter('docs/secrets.md', '### By hand'));
+    const lines = commands.trimEnd().split('\n').map((line) => ({ line, step: /rotate-secret (\w+)/.exec(line)[1] }));
+    if (others.length || lines.map(({ step }) => step).join() !== 'begin,switch,finish') throw new Error('docs/secrets.md has another way than is known');
     const restart = this.block('Change the signing secret', []);
     if (bare(restarting).split('\n').slice(1).join('\n') !== bare(restart)) throw new Error('README.md and docs/secrets.md restart a node in two ways');
     const [a, b] = this.nodes;
+    // What each step tells, and the next is to be told.
     const kids = {};
-    for (const line of commands.trimEnd().split('\n')) {
-      const [, step] = /rotate-secret (\w+)/.exec(line);
+    for (const { line, step } of lines) {
       if (step === 'finish') await this.anHourPasses();
       this.phase(step);
       const place = { switch: 'NEW', finish: 'OLD' }[step];
@@ -236,9 +239,9 @@ class Path {
       kids[{ begin: 'NEW', switch: 'OLD' }[step]] = /gateway rotate-secret \w+ --\w+ (\S+)/.exec(told)?.[1];
       const file = `${step}.env`;
       for (const value of readFileSync(path.join(a.folder, file), 'utf8').matchAll(/[=,]([^=,\s]{32,}=*)/g)) secret(value[1]);
-      const here = (block) => (step === 'begin' ? block : block.replaceAll('begin.env', file));
-      await a.shell.run(substitute(here(copying), [['scp -p', 'cp -p'], ['10.0.0.12:', `${b.folder}/`]]));
-      for (const node of this.nodes) await this.restart(node, here(restarting));
+      const name = ['begin.env', file];
+      await a.shell.run(substitute(copying, [name, ['scp -p', 'cp -p'], ['10.0.0.12:', `${b.folder}/`]]));
+      for (const node of this.nodes) await this.restart(node, substitute(restarting, [name]));
       if (step === 'switch') await this.oldTokensAreGood();
     }
     await this.oldTokensAreGone();
@@ -285,8 +288,19 @@ class Path {
     this.figures['versions that run'] = versions.result.map(({ metric, value }) => `${metric.version} on ${value[1]}`).join(', ');
   }
 
+  /** Changes a file of the clone; fails where that does not say what it is to be changed from. */
+  change(file, ...words) {
+    let text = readFileSync(path.join(this.clone, file), 'utf8');
+    for (const [from, to] of words) {
+      const changed = text.replace(from, to);
+      if (changed === text) throw new Error(`${file} has no "${from}"`);
+      text = changed;
+    }
+    writeFileSync(path.join(this.clone, file), text);
+  }
+
   async install(node, title, words, binary) {
-    await node.shell.run(this.block(title, [...words, ['sudo install target/release/gateway /usr/local/bin/', `install '${binary}' '${node.folder}/bin/'`]]));
+    await node.shell.run(this.block(title, [...words, ['sudo install target/release/gateway /usr/local/bin/', `install '${path.resolve(binary)}' '${node.binary}'`]]));
   }
 
   /** Types the lines that restart a node, and takes down how it ended. */
@@ -435,7 +449,8 @@ function bare(block) {
 if (isMain(import.meta)) {
   const sizes = {
     ...{ clients: number('CLIENTS', 20), rate: number('RATE', 40) },
-    ...{ drainSeconds: number('DRAIN_SECONDS', undefined), scrapeSeconds: number('SCRAPE_SECONDS', undefined) },
+    drainSeconds: number('DRAIN_SECONDS', undefined),
+    ...{ checkMs: number('CHECK_MS', undefined), scrapeSeconds: number('SCRAPE_SECONDS', undefined) },
     nextBinary: process.env.GATEWAY_NEXT_BIN,
   };
   await main("A new operator's path", (say) => operator({ ...sizes, say }));

@@ -6,7 +6,7 @@ import { stepsOf, substitute } from './literal.mjs';
 import { operator } from './operator.mjs';
 
 limitedTest("README.md is followed from nothing to a rolled version, and nobody notices", { timeout: 120_000 }, async () => {
-  const { faults } = await operator({ clients: 10, rate: 20, drainSeconds: 1, scrapeSeconds: 1 });
+  const { faults } = await operator({ clients: 10, rate: 20, drainSeconds: 1, checkMs: 100, scrapeSeconds: 1 });
   assert.deepEqual(faults, []);
 });
 
