@@ -158,8 +158,9 @@ class Path {
   /** Prometheus as it is shipped, and what its graph says while nobody writes. */
   async watch() {
     if (this.scrapeSeconds !== undefined) {
-      const every = ['scrape_interval', 'scrape_timeout', 'evaluation_interval'].map((name) => [new RegExp(`${name}: \\d+s`), `${name}: ${this.scrapeSeconds}s`]);
-      this.change('monitoring/prometheus/prometheus.yml', ...every);
+      const times = ['scrape_interval', 'scrape_timeout', 'evaluation_interval'];
+      const words = times.map((time) => [new RegExp(`${time}: \\d+s`), `${time}: ${this.scrapeSeconds}s`]);
+      this.change('monitoring/prometheus/prometheus.yml', ...words);
     }
     const lines = this.block('A graph', [
       ...this.nodes.map(({ metricsPort }, i) => [`10.0.0.1${i + 1}:9464`, `127.0.0.1:${metricsPort}`]),
@@ -174,7 +175,8 @@ class Path {
     const graph = this.block('A graph', [['localhost:9090', `127.0.0.1:${this.prometheusPort}`]], 1);
     const panel = JSON.parse(readFileSync(TOP + PANEL.board, 'utf8')).panels.find(({ title }) => title === PANEL.title);
     const asked = /'(.+)'/.exec(graph)[1];
-    if (panel.targets[0].expr.replaceAll('$__rate_interval', '1m') !== asked) this.faults.push(`README.md asks ${asked}, the board ${panel.targets[0].expr}`);
+    const [{ expr }] = panel.targets;
+    if (expr.replaceAll('$__rate_interval', '1m') !== asked) this.faults.push(`README.md asks ${asked}, the board ${expr}`);
     this.graph = async () => {
       const figure = / => (\S+) @/.exec(await this.operatorsShell.run(graph));
       return figure ? Number(figure[1]) : undefined;
@@ -300,7 +302,8 @@ class Path {
   }
 
   async install(node, title, words, binary) {
-    await node.shell.run(this.block(title, [...words, ['sudo install target/release/gateway /usr/local/bin/', `install '${path.resolve(binary)}' '${node.binary}'`]]));
+    const here = `install '${path.resolve(binary)}' '${node.binary}'`;
+    await node.shell.run(this.block(title, [...words, ['sudo install target/release/gateway /usr/local/bin/', here]]));
   }
 
   /** Types the lines that restart a node, and takes down how it ended. */
