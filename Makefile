@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat test chaos fuzz bench bench-parts scale lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader upkeep
+.PHONY: help run chat test chaos fuzz bench bench-parts scale lint fmt loadtest k8s-rules fault-commit-kill fault-rolling fault-crash-storm fault-slow-reader upkeep operator
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fault-slow-reader: ## Readers that never read: memory is bounded, others hear as
 
 upkeep: ## Archive, back up and restore a million messages while two people chat on them: times and counts (MESSAGES, CONVERSATIONS)
 	@scripts/fault upkeep
+
+operator: ## Follow README.md, "In production", to the letter while people chat: nobody is logged out (CLIENTS, RATE, DRAIN_SECONDS, GATEWAY_NEXT_BIN)
+	@scripts/fault operator
 
 loadtest: ## Load a cluster of two nodes with k6 for two minutes, and print the summary: PROFILE=smoke|load|stress|spike|soak, BASE_URL for one elsewhere
 	loadtest/k6/run $(PROFILE)

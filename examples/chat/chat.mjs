@@ -30,10 +30,15 @@ function refresh() {
 async function call(method, url, data) {
   const request = () => api.request({ method, url, data, headers: { Authorization: `Bearer ${session.token}` } });
   return persist(request).catch(async (error) => {
-    if (error.response.data?.error?.code !== "TOKEN_EXPIRED") throw error;
+    if (!isStale(error.response.data?.error?.code)) throw error;
     await refresh();
     return persist(request);
   });
+}
+
+/** Refused for its age, or because the gateway's signing secret was changed: the session goes on with a fresh token. */
+function isStale(code) {
+  return code === "TOKEN_EXPIRED" || code === "INVALID_TOKEN";
 }
 
 /** Tries again what fails for a reason that passes: no network, too many calls, a server that is away. */
@@ -109,7 +114,7 @@ socket.on("disconnect", (reason) => {
 socket.on("connect_error", async (error) => {
   console.log(`- ${error.message}`);
   if (socket.active) return; // no network: it tries again by itself. Otherwise the gateway said no:
-  if (error.data?.code === "TOKEN_EXPIRED") await refresh().catch(leave);
+  if (isStale(error.data?.code)) await refresh().catch(leave);
   else if (error.data?.code === "SERVICE_UNAVAILABLE") await pause(1000);
   else leave(error);
   socket.connect();

@@ -107,6 +107,20 @@ mod tests {
     }
 
     #[test]
+    fn a_kid_may_begin_with_a_hyphen() {
+        for step in [["switch", "--to"], ["finish", "--drop"]] {
+            for kid in ["-2xQqPGE", "--xQqPGE", "3uXqQPGE"] {
+                let arguments = ["rotate-secret", step[0], step[1], kid, "--out", "step.env"];
+                let command = format!("{:?}", read(&arguments).unwrap());
+                assert!(
+                    command.contains(kid) && command.contains("step.env"),
+                    "{command}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn help_shows_every_setting() {
         for kind in ["--help", "-h"] {
             let help = read(&[kind]).unwrap_err().to_string();

@@ -33,13 +33,14 @@ enum Step {
     /// Step 2: sign with the new secret, accept the old one as well
     Switch {
         /// The new secret's kid, as step 1 told it
-        #[arg(long, value_name = "KID")]
+        // A kid is base64url: one in 64 begins with a hyphen.
+        #[arg(long, value_name = "KID", allow_hyphen_values = true)]
         to: String,
     },
     /// Step 3: accept the old secret no more
     Finish {
         /// The old secret's kid
-        #[arg(long, value_name = "KID")]
+        #[arg(long, value_name = "KID", allow_hyphen_values = true)]
         drop: String,
     },
 }
@@ -165,10 +166,10 @@ impl Secrets {
         let accepted = if accepted.is_empty() {
             "no other".to_owned()
         } else {
-            accepted.join(", ")
+            format!("{} as well", accepted.join(", "))
         };
         format!(
-            "signs with kid {}, accepts {accepted} as well",
+            "signs with kid {}, accepts {accepted}",
             key_id(&self.signing)
         )
     }

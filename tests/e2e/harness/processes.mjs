@@ -13,7 +13,7 @@ const folders = new Set();
 
 // A test process that is ended by the runner must not leave anything behind.
 process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
+  for (const child of running) signalTo(child, 'SIGKILL');
   for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 });
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
@@ -46,16 +46,18 @@ export async function freePort() {
   }
 }
 
-/** A program that runs, and what it has written so far. */
+/** A program that runs, and what it has written so far; with `group`, what it starts ends with it, as with a terminal. */
 export class Program {
-  constructor(command, args, { env = {}, cwd } = {}) {
+  constructor(command, args, { env = {}, cwd, group = false } = {}) {
     this.name = path.basename(command);
     this.output = '';
     this.child = spawn(command, args, {
       cwd,
       env: { PATH: `${process.env.PATH}:/usr/sbin:/sbin`, HOME: process.env.HOME ?? '/', ...env },
       stdio: ['pipe', 'pipe', 'pipe'],
+      detached: group,
     });
+    this.child.leadsGroup = group;
     running.add(this.child);
     this.ended = new Promise((resolve, reject) => {
       this.child.once('error', reject);
@@ -76,7 +78,7 @@ export class Program {
   /** Sends a signal and waits for the end: `{code, signal}`. */
   async stop(signal = 'SIGTERM', withinMs = 20_000) {
     if (this.end) return this.end;
-    this.child.kill(signal);
+    signalTo(this.child, signal);
     return this.waitForEnd(withinMs);
   }
 
@@ -85,7 +87,7 @@ export class Program {
     try {
       return await within(withinMs, this.ended, () => `${this.name} goes on running:\n${this.tail()}`);
     } catch (error) {
-      this.child.kill('SIGKILL');
+      signalTo(this.child, 'SIGKILL');
       throw error;
     }
   }
@@ -143,6 +145,16 @@ export async function accepts(port) {
     return false;
   } finally {
     socket.destroy();
+  }
+}
+
+function signalTo(child, signal) {
+  if (!child.leadsGroup || !child.pid) return child.kill(signal);
+  try {
+    return process.kill(-child.pid, signal);
+  } catch {
+    // All of them have ended meanwhile.
+    return false;
   }
 }
 
