@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import net from 'node:net';
 import { describe } from 'node:test';
 import { Gateway } from './harness/gateway.mjs';
-import { eventually, temporaryFolder, within } from './harness/processes.mjs';
+import { eventually, pause, temporaryFolder, within } from './harness/processes.mjs';
 import { words } from './harness/secrets.mjs';
 import { Cluster, describeOn, limitedTest } from './harness/setups.mjs';
 import { Client } from './harness/sockets.mjs';
@@ -67,12 +67,19 @@ describeOn(Cluster, (setup, test) => {
 }, { DRAIN_SECONDS: String(DRAIN_SECONDS) });
 
 describe('without sockets', () => {
-  limitedTest('a node ends at once, with 0', async () => {
+  limitedTest('a node serves until balancers have noticed that it goes, then ends with 0', async () => {
     const node = await Gateway.start({ DATABASE_URL: `sqlite://${temporaryFolder()}/chat.db`, DRAIN_SECONDS: '30' });
     const began = Date.now();
-    const { code } = await node.stop('SIGTERM');
+    const ended = node.stop('SIGTERM');
+    await eventually('it goes, and says so', async () => (await node.probe('/readyz')) === 503);
+    // A balancer asks every second, and believes the third answer.
+    for (let seconds = 0; seconds < 3; seconds += 1) {
+      assert.equal(await node.probe('/api/openapi.json'), 200);
+      await pause(1000);
+    }
+    const { code } = await ended;
     assert.equal(code, 0);
-    assert.ok(Date.now() - began < 10_000, 'there was nobody to wait for');
+    assert.ok(Date.now() - began < 10_000, 'there was nobody to wait for any more');
   });
 
   limitedTest('a node ends, with 0, though a client never takes its answers', async () => {

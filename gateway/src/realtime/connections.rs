@@ -109,17 +109,20 @@ impl Connections {
 
     /// Refuses new connections from now on. A moment later, when balancers have noticed, closes the open ones (`Draining`)
     /// in small even batches, each once its client has the answers it waits for; all that takes `over`.
-    /// Returns when the last is gone, which may be a few seconds after it.
+    /// Returns when the last is gone, which may be a few seconds after it; not before balancers have noticed, even if none is
+    /// open: requests still come here until then.
     pub async fn drain(&self, over: Duration) {
         // Whoever was admitted before this and registers after it is closed at once, by `register`.
         self.draining.store(true, Ordering::SeqCst);
         let mut links: Vec<_> = self.open.lock().values().cloned().collect();
         let total = links.len() as u128;
         let end = Instant::now() + over;
-        let spread = over - NOTICE.min(over / NOTICE_PART);
+        let notice = NOTICE.min(over / NOTICE_PART);
+        let noticed = Instant::now() + notice;
+        let spread = over - notice;
         let mut tick = tokio::time::interval(DRAIN_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.is_empty() {
+        while !self.is_empty() || Instant::now() < noticed {
             tick.tick().await;
             let left = end.saturating_duration_since(Instant::now()).min(spread);
             let keep = total * left.as_millis() / spread.as_millis().max(1);
@@ -255,6 +258,23 @@ mod tests {
         open.clear();
         drain.await.unwrap();
         assert!(connections.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_node_stays_until_balancers_have_noticed() {
+        for (over, stays) in [
+            (30, NOTICE),
+            (3, Duration::from_secs(1)),
+            (0, Duration::ZERO),
+        ] {
+            let begun = Instant::now();
+            Connections::new(0).drain(Duration::from_secs(over)).await;
+            let stayed = begun.elapsed();
+            assert!(
+                stays <= stayed && stayed <= stays + DRAIN_TICK,
+                "{over}: {stayed:?}"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]
