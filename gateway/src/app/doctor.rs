@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::open_store;
 use crate::config::{AppEnv, Config, MIN_SECRET_BYTES, RedisConfig};
-use crate::store::{Inspection, MySqlSettings, SchemaState};
+use crate::store::{Inspection, MySqlSettings};
 
 /// How far clocks may be apart, milliseconds: an access token that another node signed has no leeway.
 const CLOCK_MS: i64 = 1_000;
@@ -119,10 +119,10 @@ async fn database(report: &mut Report, config: &Config) {
         Ok(found) => {
             inspected(report, &found, i64::from(config.database.pool_size));
             match store.check().await {
-                Ok(SchemaState::Current) => report.ok("schema", "this version's"),
-                Ok(SchemaState::Outdated) => {
-                    report.fail("schema", "older than this version: run gateway migrate");
-                }
+                Ok(state) => match state.obstacle() {
+                    None => report.ok("schema", "this version's"),
+                    Some(obstacle) => report.fail("schema", obstacle),
+                },
                 Err(error) => report.fail("schema", error.to_string()),
             }
         }
