@@ -112,6 +112,12 @@ async fn what_was_handed_out_since_never_means_something_else(kind: Kind) {
     let (fixture, talk) = filled(kind).await;
     let folder = Folder::new();
     let file = folder.file("backup");
+    // Something was about to be published just then.
+    let waiting = format!(
+        "INSERT INTO Outbox (conversationId, firstEventSeq, lastEventSeq, createdAt) VALUES ({}, 20, 21, 0)",
+        talk.conversation
+    );
+    fixture.database.sql(&waiting).await;
     fixture.store.backup(&file).await.unwrap();
     // Life went on, and is lost.
     let lost = fixture.say(talk.by_client("lost")).await;
@@ -121,6 +127,9 @@ async fn what_was_handed_out_since_never_means_something_else(kind: Kind) {
     let (database, store) = back(&file, kind).await;
     let fixture_of_old = fixture;
     let fixture = Fixture { database, store };
+    // To a bus that has forgotten all, the jump would come after it, as a gap without an end.
+    let waiting = "SELECT COUNT(*) FROM Outbox";
+    assert_eq!(fixture.database.number(waiting).await, 0);
     let next = fixture.say(talk.by_client("next")).await;
     assert_eq!(next.seq, seq(21));
     assert!(next.event_seq.get() > lost.event_seq.get() + FAR);
