@@ -76,11 +76,16 @@ async fn back(from: &Path, kind: Kind) -> (Database, SharedStore) {
 
 async fn what_comes_back_is_what_was_there(kind: Kind) {
     let (fixture, talk) = filled(kind).await;
+    // Bytes that are no text.
+    let bytes = "x'00FF27225CC328A01A0D0A80FE00FF27225CC328A01A0D0A80FE00FF27225CC3'";
+    let session =
+        format!("INSERT INTO RefreshTokens (hash, sessionId, createdAt) VALUES ({bytes}, 's', 0)");
+    fixture.database.sql(&session).await;
     let folder = Folder::new();
     let file = folder.file("backup");
-    let bytes = fixture.store.backup(&file).await.unwrap();
+    let size = fixture.store.backup(&file).await.unwrap();
     let data = std::fs::metadata(&file).unwrap();
-    assert_eq!(data.len(), bytes);
+    assert_eq!(data.len(), size);
     assert_eq!(data.permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
     // One that is there is not overwritten.
@@ -99,6 +104,8 @@ async fn what_comes_back_is_what_was_there(kind: Kind) {
         .await;
     assert_eq!(ours.len(), 20);
     assert_eq!(theirs, ours);
+    let token = format!("SELECT COUNT(*) FROM RefreshTokens WHERE hash = {bytes}");
+    assert_eq!(database.number(&token).await, 1);
     assert_eq!(
         store.unread(admin(talk.agent)).await.unwrap(),
         fixture.store.unread(admin(talk.agent)).await.unwrap()
@@ -245,6 +252,41 @@ async fn what_is_no_whole_backup_is_refused(kind: Kind) {
     // Nothing was done: the whole one still finds it empty.
     std::fs::write(&file, &whole).unwrap();
     assert_eq!(store.restore(&file, false).await.unwrap().messages, 10);
+    store.close().await;
+    database.drop().await;
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_of_one_moment() {
+    use sqlx::Executor as _;
+    let (fixture, talk) = filled(Kind::MySql).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    // The first table is held, so that something is written between it and the others.
+    let mut holder = fixture.database.mysql().await;
+    holder
+        .execute("LOCK TABLES ArchivedMessages WRITE")
+        .await
+        .unwrap();
+    let backup = {
+        let (store, file) = (fixture.store.clone(), file.clone());
+        tokio::spawn(async move { store.backup(&file).await })
+    };
+    let waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                   WHERE DB = DATABASE() AND STATE LIKE 'Waiting for table%'";
+    let waits = async {
+        while fixture.database.number(waiting).await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), waits)
+        .await
+        .expect("the backup did not come so far");
+    fixture.say(talk.by_client("after it began")).await;
+    holder.execute("UNLOCK TABLES").await.unwrap();
+    backup.await.unwrap().unwrap();
+    let (database, store) = back(&file, Kind::MySql).await;
     store.close().await;
     database.drop().await;
     fixture.end().await;
