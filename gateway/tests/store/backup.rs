@@ -340,6 +340,50 @@ async fn a_restore_that_was_cut_short_is_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_while_it_is_restored_waits_for_its_end() {
+    let (fixture, _) = filled(Kind::MySql).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let slow = folder.file("slow");
+    std::fs::write(&slow, format!("SELECT SLEEP(3);\n{text}")).unwrap();
+    let database = Database::new(Kind::MySql).await;
+    let restore = {
+        let store = database.store();
+        tokio::spawn(async move { store.restore(&slow, false).await })
+    };
+    let loading = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                   WHERE DB = DATABASE() AND INFO LIKE 'SELECT SLEEP%'";
+    let loads = async {
+        while database.number(loading).await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), loads)
+        .await
+        .expect("the restore did not come so far");
+    // One that migrates waits for its turn; for one that does not, nothing is ready; another restore leaves it alone.
+    let node = database.store();
+    let migration = {
+        let node = node.clone();
+        tokio::spawn(async move { node.migrate().await })
+    };
+    assert_eq!(node.check().await.unwrap(), SchemaState::RestoreUnfinished);
+    let other = database.store();
+    let refused = other.restore(&file, true).await.unwrap_err();
+    assert!(refused.to_string().contains("stop the node"), "{refused}");
+    assert_eq!(restore.await.unwrap().unwrap().messages, 10);
+    let report = migration.await.unwrap().unwrap();
+    assert_eq!(report, gateway::store::MigrationReport::default());
+    assert_eq!(node.check().await.unwrap(), SchemaState::Current);
+    node.close().await;
+    other.close().await;
+    database.drop().await;
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_was_cut_short_while_it_emptied_the_database_is_not_served() {
     use sqlx::{AssertSqlSafe, Executor as _};
     let (fixture, _) = filled(Kind::MySql).await;

@@ -110,16 +110,10 @@ impl SqlStore {
         // Before anything is dropped.
         tools::find_loader()?;
         let mut conn = self.db.unhurried().await?;
-        // What has just ended may be seen for a moment.
-        let give_up = Instant::now() + LETTING_GO;
-        while others(&mut conn).await? > 0 {
-            if Instant::now() > give_up {
-                return Err(UpkeepError::Hindered(
-                    "others are connected to this database: stop the nodes first".to_owned(),
-                ));
-            }
-            sleep(LETTING_GO / 20).await;
-        }
+        is_alone(&mut conn).await?;
+        // Whoever begins to migrate just now has done so by then, and is seen; later ones wait until this connection ends.
+        schema::take_turn(&mut conn).await?;
+        is_alone(&mut conn).await?;
         let mark = schema::RESTORE_UNFINISHED;
         let tables = conn
             .all(Query::new(format!(
@@ -145,14 +139,16 @@ impl SqlStore {
             let name = cells.text()?.replace('`', "``");
             conn.raw(&format!("DROP {kind} `{name}`")).await?;
         }
-        drop(conn);
+        let turn = conn;
         let file = File::open(from).map_err(|error| file_error(from, error))?;
         tools::load(&self.address, file).await?;
+        // The other may have been idle for longer than the way to the database bears.
         let mut conn = self.db.unhurried().await?;
         schema::bring_up_to_date(&mut conn, Dialect::MySql).await?;
         jump(&mut conn, Dialect::MySql).await?;
         let restored = count(&mut conn).await?;
         conn.raw(&format!("DROP TABLE {mark}")).await?;
+        drop(turn);
         Ok(restored)
     }
 
@@ -211,13 +207,25 @@ impl SqlStore {
     }
 }
 
-/// How many are connected to a MySQL database beside this connection.
-async fn others(conn: &mut Conn) -> Result<i64, Fault> {
-    let query = Query::new(
-        "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
-         WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
-    );
-    conn.first(query).await?.map_or(Ok(0), |row| row.int())
+/// Fails where others are connected to this MySQL database.
+async fn is_alone(conn: &mut Conn) -> Result<(), UpkeepError> {
+    // What has just ended may be seen for a moment.
+    let give_up = Instant::now() + LETTING_GO;
+    loop {
+        let others = Query::new(
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+             WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
+        );
+        if conn.first(others).await?.map_or(Ok(0), |row| row.int())? == 0 {
+            return Ok(());
+        }
+        if Instant::now() > give_up {
+            return Err(UpkeepError::Hindered(
+                "others are connected to this database: stop the nodes first".to_owned(),
+            ));
+        }
+        sleep(LETTING_GO / 20).await;
+    }
 }
 
 fn not_empty() -> UpkeepError {

@@ -105,8 +105,8 @@ pub(super) async fn bring_up_to_date(
     Ok(report)
 }
 
-/// Waits until no other node migrates this database. The lock ends with the connection.
-async fn take_turn(conn: &mut Conn) -> Result<(), Fault> {
+/// Waits until nobody else migrates or restores this MySQL database. The lock ends with the connection.
+pub(super) async fn take_turn(conn: &mut Conn) -> Result<(), Fault> {
     let query =
         Query::new("SELECT GET_LOCK(CONCAT('chat-migrate-', MD5(DATABASE())), ?)").bind(TURN);
     let row = conn.first(query).await?.ok_or(sqlx::Error::RowNotFound)?;
