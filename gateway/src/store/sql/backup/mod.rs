@@ -124,6 +124,8 @@ impl SqlStore {
         if !tables.is_empty() && !replace {
             return Err(not_empty());
         }
+        // An account without the right to must not leave a mark that it can't take away. There is no such table.
+        conn.raw("DROP TABLE IF EXISTS RestoreRights").await?;
         // Before the first table goes: while it is there, no node serves this database. One may be there from before.
         conn.raw(&format!(
             "CREATE TABLE IF NOT EXISTS {mark} (id INT NOT NULL PRIMARY KEY)"
