@@ -1,6 +1,8 @@
 // `gateway doctor` and `gateway optimize`, on what is well and on what is not.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
 import { runGateway } from './harness/gateway.mjs';
 import { freePort } from './harness/processes.mjs';
 import { Database, startRedis } from './harness/servers.mjs';
@@ -45,6 +47,26 @@ limitedTest('what is not there is named, with what to do, and no password is sho
   assert.match(output, /^fail +database .*DATABASE_URL/m);
   assert.match(output, /^fail +redis .*REDIS_URL/m);
   assert.ok(!output.includes(PASSWORD), output);
+});
+
+limitedTest('a Redis whose user may not run scripts is named, with the right that is missing', async () => {
+  const redis = await startRedis();
+  try {
+    const socket = net.connect(redis.port, '127.0.0.1');
+    socket.write(`ACL SETUSER limited on >${PASSWORD} ~* &* +@all -@scripting\r\n`);
+    const [answer] = await once(socket, 'data');
+    assert.match(String(answer), /^\+OK/);
+    socket.destroy();
+    const env = { DATABASE_URL: 'sqlite://chat.db', REDIS_URL: `redis://limited:${PASSWORD}@127.0.0.1:${redis.port}/` };
+    const { code, output } = await runGateway(['doctor'], env);
+    assert.equal(code, 1, output);
+    assert.match(output, /^ok +redis /m);
+    assert.match(output, /^fail +scripts .*\+evalsha/m);
+    assert.match(output, /^something stands in the way$/m);
+    assert.ok(!output.includes(PASSWORD), output);
+  } finally {
+    await redis.stop();
+  }
 });
 
 limitedTest('the file of one node is looked at, too', async () => {

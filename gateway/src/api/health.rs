@@ -19,7 +19,7 @@ use super::envelope::{Data, Expected};
 use super::openapi::{Success, responses};
 use crate::bus::Bus;
 use crate::failure::Failure;
-use crate::store::{SchemaState, SharedStore};
+use crate::store::SharedStore;
 
 /// How often the parts are asked. With `PATIENCE` well within the 10 s after which a probe must tell the truth.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -189,8 +189,9 @@ impl Readiness {
 
 async fn ask_database(store: &SharedStore) -> Result<(), String> {
     match store.check().await {
-        Ok(SchemaState::Current) => Ok(()),
-        Ok(SchemaState::Outdated) => Err("the schema is not this version's: migrate".to_owned()),
+        Ok(state) => state
+            .obstacle()
+            .map_or(Ok(()), |obstacle| Err(obstacle.to_owned())),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -5,12 +5,14 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use chrono::Utc;
+use redis::IntoConnectionInfo as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::node::tls_files;
 use super::open_store;
 use crate::config::{AppEnv, Config, MIN_SECRET_BYTES, RedisConfig};
-use crate::store::{Inspection, MySqlSettings, SchemaState};
+use crate::store::{Inspection, MySqlSettings};
 
 /// How far clocks may be apart, milliseconds: an access token that another node signed has no leeway.
 const CLOCK_MS: i64 = 1_000;
@@ -119,10 +121,10 @@ async fn database(report: &mut Report, config: &Config) {
         Ok(found) => {
             inspected(report, &found, i64::from(config.database.pool_size));
             match store.check().await {
-                Ok(SchemaState::Current) => report.ok("schema", "this version's"),
-                Ok(SchemaState::Outdated) => {
-                    report.fail("schema", "older than this version: run gateway migrate");
-                }
+                Ok(state) => match state.obstacle() {
+                    None => report.ok("schema", "this version's"),
+                    Some(obstacle) => report.fail("schema", obstacle),
+                },
                 Err(error) => report.fail("schema", error.to_string()),
             }
         }
@@ -200,28 +202,34 @@ fn clock(report: &mut Report, whose: &str, ahead_ms: i64) {
 }
 
 async fn ask_redis(report: &mut Report, redis: &RedisConfig) {
+    let tls = match tls_files(redis) {
+        Ok(tls) => tls,
+        Err(error) => return report.fail("redis", error.to_string()),
+    };
     let questions = async {
-        let client = redis::Client::open(redis.url.expose())?;
+        // As a node comes to it: with its certificates, and without a word that its user need not have the right to.
+        let address = redis.url.expose().into_connection_info()?;
+        let settings = address.redis_settings().clone().set_skip_set_lib_name();
+        let client = tls.client(address.set_redis_settings(settings))?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
         let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
-        let script: redis::RedisResult<i64> = redis::cmd("EVAL")
-            .arg("return 1")
-            .arg(0)
-            .query_async(&mut connection)
-            .await;
+        let script = redis::Script::new("return 1");
+        let script: redis::RedisResult<i64> = script.invoke_async(&mut connection).await;
         Ok::<_, redis::RedisError>((info, seconds * 1000 + micros / 1000, script))
     };
     let (info, now_ms, script) = match timeout(redis.timeout * 3, questions).await {
         Ok(Ok(answers)) => answers,
-        // Its text may repeat what was sent; the kind does not.
         Ok(Err(error)) => {
+            let why = match error.kind() {
+                // Of the connection alone, and with what is wrong with a certificate.
+                redis::ErrorKind::Io => error.to_string(),
+                // Another's text may repeat what was sent; the kind does not.
+                kind => format!("{kind:?}"),
+            };
             return report.fail(
                 "redis",
-                format!(
-                    "{:?}: is it up, is REDIS_URL right, may this user connect?",
-                    error.kind()
-                ),
+                format!("{why}: is it up, is REDIS_URL right, may this user connect?"),
             );
         }
         Err(_) => return report.fail("redis", "it does not answer: is it up, is REDIS_URL right?"),
@@ -230,7 +238,10 @@ async fn ask_redis(report: &mut Report, redis: &RedisConfig) {
     clock(report, "Redis'", now_ms - Utc::now().timestamp_millis());
     match script {
         Ok(_) => report.ok("scripts", "may be run"),
-        Err(_) => report.fail("scripts", "may not be run: allow its user +@scripting"),
+        Err(_) => report.fail(
+            "scripts",
+            "may not be run: allow its user +evalsha +script|load",
+        ),
     }
 }
 
@@ -392,6 +403,21 @@ mod tests {
                 (Level::Warn, "eviction")
             ]
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_apart_is_told_either_way() {
+        for (ahead, level) in [
+            (0, Level::Ok),
+            (CLOCK_MS, Level::Ok),
+            (-CLOCK_MS, Level::Ok),
+            (CLOCK_MS + 1, Level::Warn),
+            (-CLOCK_MS - 1, Level::Warn),
+        ] {
+            let mut report = Report::default();
+            clock(&mut report, "its", ahead);
+            assert_eq!(levels(&report), [(level, "clock")], "{ahead}");
+        }
     }
 
     #[test]

@@ -186,6 +186,8 @@ pub async fn create_admin(
     let store = open_store(config)?;
     if config.database.auto_migrate {
         store.migrate().await?;
+    } else if let Some(obstacle) = store.check().await?.obstacle() {
+        return Err(UpkeepError::Hindered(obstacle.to_owned()).into());
     }
     let created = cli::create_admin(&*store, arguments, password).await;
     store.close().await;

@@ -325,7 +325,7 @@ fn over_redis(redis: &RedisConfig) -> Result<Shared, StartError> {
 }
 
 /// The files of TLS, each looked at once: one that is of no use stops the node, and its setting is named.
-fn tls_files(redis: &RedisConfig) -> Result<TlsFiles, StartError> {
+pub(super) fn tls_files(redis: &RedisConfig) -> Result<TlsFiles, StartError> {
     let tls = TlsFiles {
         ca: redis.ca_file.clone(),
         client: redis

@@ -8,16 +8,14 @@ use shared::Timestamp;
 use super::{CommandError, open_store};
 use crate::cli::{ArchiveArgs, BackupArgs, RestoreArgs};
 use crate::config::Config;
-use crate::store::{ArchiveOrder, ArchiveOutcome, SchemaState, UpkeepError};
+use crate::store::{ArchiveOrder, ArchiveOutcome, UpkeepError};
 
 /// Moves old messages into the archive, and says how many.
 pub async fn archive(config: &Config, arguments: &ArchiveArgs) -> Result<String, CommandError> {
     let begun = Instant::now();
     let store = open_store(config)?;
-    if store.check().await? == SchemaState::Outdated {
-        return Err(hindered(
-            "the database has an older schema: run gateway migrate first".to_owned(),
-        ));
+    if let Some(obstacle) = store.check().await?.obstacle() {
+        return Err(hindered(obstacle.to_owned()));
     }
     let outcome = store
         .archive(ArchiveOrder {

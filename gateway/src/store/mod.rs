@@ -262,8 +262,8 @@ pub trait Upkeep: Send + Sync + 'static {
     async fn backup(&self, to: &Path) -> Result<u64, UpkeepError>;
 
     /// Puts a backup into the database, which must be empty, unless all that is in it may be `replace`d, and which nobody else may
-    /// be connected to. Brings it to this version's schema. Ids and `eventSeq` go on far beyond those of the backup, so that what was
-    /// handed out since never names something else. On MySQL a restore that was cut short leaves a database that no node serves.
+    /// be connected to. Brings it to this version's schema. Ids and `eventSeq` go on far beyond those of the backup, and further the later it
+    /// is, so that what was handed out since, also after an earlier restore, never names something else. On MySQL a restore that was cut short leaves a database that no node serves.
     async fn restore(&self, from: &Path, replace: bool) -> Result<Restored, UpkeepError>;
 
     /// What the database says of itself.

@@ -17,13 +17,30 @@ pub struct MigrationReport {
     pub linked_clients: u64,
 }
 
-/// Whether the schema is this version's.
+/// What is said of `SchemaState::RestoreUnfinished`.
+pub(super) const UNFINISHED_RESTORE: &str = "a restore is under way or was cut short: if none runs, stop the nodes and run \
+                                             gateway restore again, with --replace-everything";
+
+/// Whether the database can be worked with as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchemaState {
-    /// It is.
+    /// It has this version's schema.
     Current,
     /// `migrate` has to run first.
     Outdated,
+    /// A restore is under way, or was cut short: what is there is a part of something.
+    RestoreUnfinished,
+}
+
+impl SchemaState {
+    /// What stands in the way of working with it, and what to do.
+    pub const fn obstacle(self) -> Option<&'static str> {
+        match self {
+            Self::Current => None,
+            Self::Outdated => Some("the schema is older than this version: run gateway migrate"),
+            Self::RestoreUnfinished => Some(UNFINISHED_RESTORE),
+        }
+    }
 }
 
 /// An account with what proves it. Never logged: it has no `Debug`.

@@ -110,10 +110,9 @@ async fn a_node_that_trusts_somebody_else_says_so_waits_and_heals() {
     assert!(!node.log().contains("sesame"), "{}", node.log());
 }
 
-/// The rights between two words of the page, as a list for GRANT.
-fn rights(before: &str) -> String {
-    let page =
-        std::fs::read_to_string(format!("{}/../docs/outside.md", env!("CARGO_MANIFEST_DIR")));
+/// The rights that a page has after some words, as a list for GRANT.
+fn rights(page: &str, before: &str) -> String {
+    let page = std::fs::read_to_string(format!("{}/../docs/{page}.md", env!("CARGO_MANIFEST_DIR")));
     let page = page.unwrap().replace('\n', " ");
     let after = page.split(before).nth(1).unwrap();
     after.split('`').nth(1).unwrap().to_owned()
@@ -122,7 +121,10 @@ fn rights(before: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rights_of_the_page_are_enough() {
     let server = MariaDb::start().await;
-    let (serves, migrates) = (rights("The rights:"), rights("AUTO_MIGRATE=false`, and"));
+    let (serves, migrates) = (
+        rights("outside", "The rights:"),
+        rights("outside", "AUTO_MIGRATE=false`, and"),
+    );
     let database = Database::on(
         Kind::MySql,
         server.url().trim_end_matches("chat").to_owned(),
@@ -164,6 +166,61 @@ async fn the_rights_of_the_page_are_enough() {
         .delete_conversation(talk.conversation, talk.agent, Timestamp::now());
     gone.await.unwrap().unwrap();
     fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_of_the_page_of_upkeep_are_enough() {
+    let server = MariaDb::start().await;
+    let (saves, restores) = (
+        rights("upkeep", "The account needs"),
+        rights("upkeep", "and the rights"),
+    );
+    let address = server.url().trim_end_matches("chat").to_owned();
+    let database = Database::on(Kind::MySql, address).await;
+    let name = database.url.rsplit('/').next().unwrap();
+    server
+        .sql(&[
+            "CREATE USER saver@'%'; CREATE USER restorer@'%'",
+            &format!("GRANT {saves} ON {name}.* TO saver@'%'"),
+            &format!("GRANT {restores} ON {name}.* TO restorer@'%'"),
+        ])
+        .await;
+    let of = |user: &str| open(&Settings::new(database.url_at(user, server.port))).unwrap();
+    let node = database.store();
+    node.migrate().await.unwrap();
+    assert_eq!(node.check().await.unwrap(), SchemaState::Current);
+    let folder = Folder::new();
+    let file = folder.path("backup.sql");
+    let saver = of("saver");
+    saver.backup(&file).await.unwrap();
+    saver.close().await;
+    // A node of another account's is seen with the right to, and with that alone.
+    server.sql(&["GRANT PROCESS ON *.* TO restorer@'%'"]).await;
+    let restorer = of("restorer");
+    let refused = restorer.restore(&file, true).await.unwrap_err();
+    assert!(refused.to_string().contains("stop the node"), "{refused}");
+    restorer.close().await;
+    server
+        .sql(&["REVOKE PROCESS ON *.* FROM restorer@'%'"])
+        .await;
+    assert_eq!(node.check().await.unwrap(), SchemaState::Current);
+    node.close().await;
+    // Who may not drop what is there leaves no mark that says so.
+    server
+        .sql(&[&format!("REVOKE DROP ON {name}.* FROM restorer@'%'")])
+        .await;
+    let restorer = of("restorer");
+    let refused = restorer.restore(&file, true).await.unwrap_err();
+    assert!(refused.to_string().contains("DROP"), "{refused}");
+    assert_eq!(restorer.check().await.unwrap(), SchemaState::Current);
+    restorer.close().await;
+    server
+        .sql(&[&format!("GRANT DROP ON {name}.* TO restorer@'%'")])
+        .await;
+    let restorer = of("restorer");
+    restorer.restore(&file, true).await.unwrap();
+    assert_eq!(restorer.check().await.unwrap(), SchemaState::Current);
+    restorer.close().await;
 }
 
 #[tokio::test]

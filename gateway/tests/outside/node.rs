@@ -13,6 +13,34 @@ use crate::certificates::Folder;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What `gateway doctor` says of settings, and whether it is content.
+pub(crate) fn doctor(settings: &[(&str, String)]) -> (bool, String) {
+    let folder = Folder::new();
+    let output = command(&folder)
+        .arg("doctor")
+        .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    (output.status.success(), said)
+}
+
+/// The binary, with an SQLite file in a folder.
+fn command(folder: &Folder) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+    command
+        .env_clear()
+        .env("HOST", "127.0.0.1")
+        .env("METRICS_ADDR", "")
+        .env(
+            "DATABASE_URL",
+            format!("sqlite://{}/chat.db", folder.path("data").display()),
+        )
+        .env("JWT_SECRET", "a secret for tests of at least 32 bytes")
+        .env("APP_ENV", "production");
+    command
+}
+
 /// A running node, whose SQLite file, where it has one, and log are in a folder of its own.
 pub(crate) struct Node {
     process: Child,
@@ -25,17 +53,8 @@ impl Node {
         let folder = Folder::new();
         let port = free_port();
         let log = File::create(folder.path("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_gateway"))
-            .env_clear()
-            .env("HOST", "127.0.0.1")
+        let process = command(&folder)
             .env("PORT", port.to_string())
-            .env("METRICS_ADDR", "")
-            .env(
-                "DATABASE_URL",
-                format!("sqlite://{}/chat.db", folder.path("data").display()),
-            )
-            .env("JWT_SECRET", "a secret for tests of at least 32 bytes")
-            .env("APP_ENV", "production")
             .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
             .stdout(log.try_clone().unwrap())
             .stderr(log)

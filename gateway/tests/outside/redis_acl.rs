@@ -16,7 +16,7 @@ use shared::envelope::Position;
 use shared::{ConversationId, Delivery, Envelope, EventSeq, Role, Room, SocketId, UserId};
 use tokio::sync::mpsc;
 
-use crate::node::Node;
+use crate::node::{Node, doctor};
 use crate::redis_server::RedisServer;
 
 const PASSWORD: &str = "sesame-7f3a";
@@ -223,4 +223,24 @@ async fn a_node_with_a_right_too_few_is_not_ready_says_which_and_heals() {
         node.is_ready().await;
         assert!(!node.log().contains(PASSWORD), "{}", node.log());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_asks_for_no_more_rights_than_a_node_has() {
+    let redis = with_user().await;
+    let (_, said) = doctor(&[("REDIS_URL", url(&redis))]);
+    let level = |what: &str| {
+        let line = said.lines().find(|line| line[6..].starts_with(what));
+        line.map(|line| line[..4].trim_end().to_owned())
+    };
+    for what in ["redis", "scripts", "eviction", "clock     Redis"] {
+        assert_eq!(level(what).as_deref(), Some("ok"), "{what}\n{said}");
+    }
+    assert!(!said.contains(PASSWORD), "{said}");
+    // One right less is told, by its name.
+    set_user(&redis, &["-evalsha"]).await;
+    let (is_well, said) = doctor(&[("REDIS_URL", url(&redis))]);
+    let line = said.lines().find(|line| line.contains("+evalsha"));
+    assert!(line.is_some_and(|line| line.starts_with("fail")), "{said}");
+    assert!(!is_well);
 }

@@ -10,7 +10,7 @@ use gateway::bus::redis::{
 use shared::{Room, UserId};
 
 use crate::certificates::{Authority, Folder, ServerFiles, shown};
-use crate::node::{Node, free_port};
+use crate::node::{Node, doctor, free_port};
 use crate::redis_server::RedisServer;
 
 struct Safe {
@@ -173,4 +173,22 @@ async fn a_file_that_is_none_stops_the_node_and_is_named() {
             "{log}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_comes_to_redis_as_a_node_does() {
+    let safe = Safe::start();
+    let (_, said) = doctor(&safe.settings());
+    assert!(said.contains("\nok    redis     version"), "{said}");
+    assert!(said.contains("\nok    scripts"), "{said}");
+    // And says what a node would say.
+    safe.give(&Authority::new("a stranger"), &safe.authority);
+    let (is_well, said) = doctor(&safe.settings());
+    assert!(said.contains("\nfail  redis"), "{said}");
+    assert!(said.contains("UnknownIssuer"), "{said}");
+    assert!(!is_well);
+    let mut settings = safe.settings();
+    settings[1].1 = "/nowhere/file.pem".to_owned();
+    let (_, said) = doctor(&settings);
+    assert!(said.contains("\nfail  redis     REDIS_CA_FILE: "), "{said}");
 }

@@ -285,6 +285,20 @@ async fn a_note_that_has_ended_is_heeded_until_the_replica_is_past_it() {
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+
+    // Whoever writes again is noted again: after the note's end, and before it, where the write may take longer than what is left.
+    let until = format!(
+        "SELECT writesUntil FROM UserWrites WHERE userId = {}",
+        house.talk.client
+    );
+    let mut noted = house.fixture.database.number(&until).await;
+    for pause in [0, 3_800] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        node.append(&message, &anyone()).await.unwrap();
+        let again = house.fixture.database.number(&until).await;
+        assert!(again > noted, "{again} after {noted}");
+        noted = again;
+    }
     node.close().await;
     house.end().await;
 }
@@ -375,6 +389,12 @@ async fn a_replica_that_dies_costs_no_read_and_is_read_again() {
         assert_eq!(house.unread_of_agent(0).await, 0);
     }
     println!("20 reads beside a frozen replica: {:?}", begun.elapsed());
+    // It is left alone between two tries, each of which costs what a reader has the patience for.
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
     house.replica.thaw();
     house.is_read(0).await;
     house.end().await;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gateway::store::{
-    ArchiveOrder, ArchiveOutcome, Archived, Change, NewMessage, PagePosition, ReadMark, SharedStore,
+    ArchiveOrder, ArchiveOutcome, Archived, Change, NewMessage, PagePosition, ReadMark,
+    SharedStore, StoreError,
 };
 use shared::{EventSeq, SenderType};
 
@@ -17,6 +18,8 @@ crate::on_both!(
     a_repeat_of_what_is_archived_is_known,
     reading_reaches_into_the_archive,
     a_dry_run_moves_nothing,
+    each_conversation_keeps_its_newest,
+    the_highest_id_stays_wherever_it_stands,
     what_waits_to_be_published_stays,
     a_conversation_goes_with_its_archive,
     senders_and_two_runs_at_once,
@@ -208,6 +211,56 @@ async fn a_dry_run_moves_nothing(kind: Kind) {
     fixture.end().await;
 }
 
+async fn each_conversation_keeps_its_newest(kind: Kind) {
+    let (fixture, talk) = filled(kind).await;
+    // Whose newest is also the newest of all, so that nothing else keeps the first one's.
+    let other = fixture.client("other@example.com").await;
+    let record = fixture.open(other.id, Some(talk.agent)).await;
+    let later = Talk {
+        client: other.id,
+        conversation: record.conversation.id,
+        ..talk
+    };
+    for nth in 1..=3 {
+        fixture.say(message(later, nth)).await;
+    }
+    fixture.database.sql("DELETE FROM Outbox").await;
+    let archived = archive(&fixture.store, order(100, 7)).await;
+    assert_eq!(
+        archived,
+        Archived {
+            conversations: 2,
+            messages: 31
+        }
+    );
+    for (conversation, last) in [(talk.conversation, MESSAGES), (later.conversation, 3)] {
+        let stayed = format!("SELECT MIN(seq) FROM Messages WHERE conversationId = {conversation}");
+        assert_eq!(fixture.database.number(&stayed).await, last);
+    }
+    fixture.end().await;
+}
+
+/// An adopted table may give the id after its highest: one that moved would come again.
+async fn the_highest_id_stays_wherever_it_stands(kind: Kind) {
+    let (fixture, talk) = filled(kind).await;
+    // As the old system may have written it: later, with an earlier time.
+    let sql = "UPDATE ConversationEvents SET messageId = 1000 WHERE messageId = (SELECT id FROM Messages WHERE seq = 5); \
+               UPDATE Messages SET id = 1000 WHERE seq = 5";
+    fixture.database.sql(sql).await;
+    assert_eq!(archive(&fixture.store, order(100, 100)).await.messages, 4);
+    // With a newer one it is as any other.
+    fixture
+        .database
+        .sql("UPDATE Messages SET id = 1001 WHERE seq = 30")
+        .await;
+    assert_eq!(archive(&fixture.store, order(100, 100)).await.messages, 25);
+    let page = fixture
+        .page(talk.conversation, PagePosition::Latest, 100)
+        .await;
+    assert_eq!(seqs(&page), (1..=MESSAGES).collect::<Vec<_>>());
+    fixture.end().await;
+}
+
 async fn what_waits_to_be_published_stays(kind: Kind) {
     let (fixture, talk) = filled(kind).await;
     // The conversation's beginning is its first change, so message 9 is the tenth.
@@ -320,5 +373,84 @@ async fn columns_that_would_be_lost_stop_it() {
         outcome,
         ArchiveOutcome::UnknownColumns(vec!["mood".to_owned()])
     );
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_runs_the_second_says_so() {
+    use sqlx::Executor as _;
+    let (fixture, _) = filled(Kind::MySql).await;
+    let mut other = fixture.database.mysql().await;
+    other
+        .execute("SELECT GET_LOCK(CONCAT('chat-archive-', MD5(DATABASE())), 0)")
+        .await
+        .unwrap();
+    let outcome = fixture.store.archive(order(100, 100)).await.unwrap();
+    assert_eq!(outcome, ArchiveOutcome::Busy);
+    assert_eq!(count(&fixture.database, "ArchivedMessages").await, 0);
+    fixture.end().await;
+}
+
+/// Who marks messages as read holds their conversation: what was marked moves as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_that_somebody_holds_is_waited_for_before_anything_moves() {
+    use sqlx::Executor as _;
+    let (fixture, _) = filled(Kind::MySql).await;
+    let mut holder = fixture.database.mysql().await;
+    holder
+        .execute("BEGIN; SELECT id FROM Conversations FOR UPDATE;")
+        .await
+        .unwrap();
+    let run = {
+        let store = fixture.store.clone();
+        tokio::spawn(async move { archive(&store, order(21, 100)).await })
+    };
+    fixture.database.somebody_waits().await;
+    holder
+        .execute("UPDATE Messages SET isRead = 1; COMMIT;")
+        .await
+        .unwrap();
+    assert_eq!(run.await.unwrap().messages, 20);
+    let unread = "SELECT COUNT(*) FROM ArchivedMessages WHERE isRead = 0";
+    assert_eq!(fixture.database.number(unread).await, 0);
+    fixture.end().await;
+}
+
+/// The old system deletes without asking anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_while_it_moves_does_not_come_back() {
+    let (fixture, _) = filled(Kind::Sqlite).await;
+    // In the middle of the move, which no second connection could reach.
+    fixture
+        .database
+        .sql(
+            "CREATE TRIGGER Meanwhile AFTER INSERT ON ArchivedMessages WHEN NEW.seq = 7 \
+             BEGIN DELETE FROM Messages WHERE id = NEW.id; END",
+        )
+        .await;
+    let refused = fixture.store.archive(order(21, 100)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    assert_eq!(count(&fixture.database, "ArchivedMessages").await, 0);
+    assert_eq!(count(&fixture.database, "Messages").await, MESSAGES);
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_that_are_none_move_as_missing_ones() {
+    let (fixture, talk) = filled(Kind::MySql).await;
+    fixture
+        .database
+        .sql("SET sql_mode = ''; UPDATE Messages SET readAt = '0000-00-00', updatedAt = '0000-00-00' WHERE seq = 3")
+        .await;
+    let before = fixture
+        .page(talk.conversation, PagePosition::Latest, 100)
+        .await;
+    assert_eq!(archive(&fixture.store, order(21, 100)).await.messages, 20);
+    let after = fixture
+        .page(talk.conversation, PagePosition::Latest, 100)
+        .await;
+    assert_eq!(after, before);
+    let missing = "SELECT COUNT(*) FROM ArchivedMessages WHERE readAt IS NULL AND updatedAt IS NULL AND seq = 3";
+    assert_eq!(fixture.database.number(missing).await, 1);
     fixture.end().await;
 }

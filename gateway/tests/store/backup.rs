@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use gateway::store::{ArchiveOrder, PagePosition, SharedStore, UpkeepError};
+use gateway::store::{ArchiveOrder, PagePosition, SchemaState, SharedStore, UpkeepError};
 use shared::EventSeq;
 
 use crate::harness::{Database, Fixture, Kind, Talk, admin, at, named, seq};
@@ -11,6 +11,7 @@ use crate::harness::{Database, Fixture, Kind, Talk, admin, at, named, seq};
 crate::on_both!(
     what_comes_back_is_what_was_there,
     what_was_handed_out_since_never_means_something_else,
+    what_was_handed_out_after_one_restore_means_nothing_else_after_the_next,
     a_database_that_is_not_empty_is_left_alone,
     a_node_that_is_connected_stops_a_restore,
     what_is_no_whole_backup_is_refused,
@@ -75,11 +76,16 @@ async fn back(from: &Path, kind: Kind) -> (Database, SharedStore) {
 
 async fn what_comes_back_is_what_was_there(kind: Kind) {
     let (fixture, talk) = filled(kind).await;
+    // Bytes that are no text.
+    let bytes = "x'00FF27225CC328A01A0D0A80FE00FF27225CC328A01A0D0A80FE00FF27225CC3'";
+    let session =
+        format!("INSERT INTO RefreshTokens (hash, sessionId, createdAt) VALUES ({bytes}, 's', 0)");
+    fixture.database.sql(&session).await;
     let folder = Folder::new();
     let file = folder.file("backup");
-    let bytes = fixture.store.backup(&file).await.unwrap();
+    let size = fixture.store.backup(&file).await.unwrap();
     let data = std::fs::metadata(&file).unwrap();
-    assert_eq!(data.len(), bytes);
+    assert_eq!(data.len(), size);
     assert_eq!(data.permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1);
     // One that is there is not overwritten.
@@ -98,6 +104,8 @@ async fn what_comes_back_is_what_was_there(kind: Kind) {
         .await;
     assert_eq!(ours.len(), 20);
     assert_eq!(theirs, ours);
+    let token = format!("SELECT COUNT(*) FROM RefreshTokens WHERE hash = {bytes}");
+    assert_eq!(database.number(&token).await, 1);
     assert_eq!(
         store.unread(admin(talk.agent)).await.unwrap(),
         fixture.store.unread(admin(talk.agent)).await.unwrap()
@@ -111,6 +119,12 @@ async fn what_was_handed_out_since_never_means_something_else(kind: Kind) {
     let (fixture, talk) = filled(kind).await;
     let folder = Folder::new();
     let file = folder.file("backup");
+    // Something was about to be published just then.
+    let waiting = format!(
+        "INSERT INTO Outbox (conversationId, firstEventSeq, lastEventSeq, createdAt) VALUES ({}, 20, 21, 0)",
+        talk.conversation
+    );
+    fixture.database.sql(&waiting).await;
     fixture.store.backup(&file).await.unwrap();
     // Life went on, and is lost.
     let lost = fixture.say(talk.by_client("lost")).await;
@@ -120,6 +134,9 @@ async fn what_was_handed_out_since_never_means_something_else(kind: Kind) {
     let (database, store) = back(&file, kind).await;
     let fixture_of_old = fixture;
     let fixture = Fixture { database, store };
+    // To a bus that has forgotten all, the jump would come after it, as a gap without an end.
+    let waiting = "SELECT COUNT(*) FROM Outbox";
+    assert_eq!(fixture.database.number(waiting).await, 0);
     let next = fixture.say(talk.by_client("next")).await;
     assert_eq!(next.seq, seq(21));
     assert!(next.event_seq.get() > lost.event_seq.get() + FAR);
@@ -146,6 +163,36 @@ async fn what_was_handed_out_since_never_means_something_else(kind: Kind) {
     assert!(open.conversation.id.get() > lost_talk.conversation.id.get() + FAR);
     fixture.end().await;
     fixture_of_old.end().await;
+}
+
+/// One backup is restored, people chat on, and it is restored again: into the same database, or into a new one that knows of nothing.
+async fn what_was_handed_out_after_one_restore_means_nothing_else_after_the_next(kind: Kind) {
+    let (fixture, talk) = filled(kind).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    fixture.end().await;
+    let mut handed_out = (0, 0, 0);
+    for _ in 0..3 {
+        let (database, store) = back(&file, kind).await;
+        let fixture = Fixture { database, store };
+        let message = fixture.say(talk.by_client("between")).await;
+        let user = fixture.client("between@example.com").await;
+        let open = fixture.open(user.id, Some(talk.agent)).await;
+        let now = (
+            message.event_seq.get(),
+            user.id.get(),
+            open.conversation.id.get(),
+        );
+        assert!(
+            now.0 > handed_out.0 && now.1 > handed_out.1 && now.2 > handed_out.2,
+            "{now:?} after {handed_out:?}"
+        );
+        handed_out = now;
+        fixture.end().await;
+        // An id of these tables a second is more than any house hands out.
+        tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
+    }
 }
 
 async fn a_database_that_is_not_empty_is_left_alone(kind: Kind) {
@@ -211,28 +258,185 @@ async fn what_is_no_whole_backup_is_refused(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_of_one_moment() {
+    use sqlx::Executor as _;
+    let (fixture, talk) = filled(Kind::MySql).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    // The first table is held, so that something is written between it and the others.
+    let mut holder = fixture.database.mysql().await;
+    holder
+        .execute("LOCK TABLES ArchivedMessages WRITE")
+        .await
+        .unwrap();
+    let backup = {
+        let (store, file) = (fixture.store.clone(), file.clone());
+        tokio::spawn(async move { store.backup(&file).await })
+    };
+    let waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                   WHERE DB = DATABASE() AND STATE LIKE 'Waiting for table%'";
+    let waits = async {
+        while fixture.database.number(waiting).await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), waits)
+        .await
+        .expect("the backup did not come so far");
+    fixture.say(talk.by_client("after it began")).await;
+    holder.execute("UNLOCK TABLES").await.unwrap();
+    backup.await.unwrap().unwrap();
+    let (database, store) = back(&file, Kind::MySql).await;
+    store.close().await;
+    database.drop().await;
+    fixture.end().await;
+}
+
+/// Of a whole backup, one with a statement that fails before a place.
+fn broken_at(file: &Path, place: &str) -> PathBuf {
+    let mut text = std::fs::read_to_string(file).unwrap();
+    text.insert_str(text.find(place).unwrap(), "SELECT nothing FROM nowhere;\n");
+    let broken = file.with_extension("broken");
+    std::fs::write(&broken, text).unwrap();
+    broken
+}
+
+/// Nobody works with it: no node, whether it migrates or not, and no other command.
+async fn is_left_alone(database: &Database, folder: &Folder) {
+    let store = database.store();
+    assert_eq!(store.check().await.unwrap(), SchemaState::RestoreUnfinished);
+    let refused = store.migrate().await.unwrap_err();
+    assert!(refused.to_string().contains("gateway restore"), "{refused}");
+    let refused = store.backup(&folder.file("of a part")).await.unwrap_err();
+    assert!(refused.to_string().contains("gateway restore"), "{refused}");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_was_cut_short_is_not_served() {
     let (fixture, _) = filled(Kind::MySql).await;
     let folder = Folder::new();
     let file = folder.file("backup");
     fixture.store.backup(&file).await.unwrap();
-    // As a whole one, but for a statement that fails half way.
-    let mut text = std::fs::read_to_string(&file).unwrap();
-    let half = text.find("DROP TABLE IF EXISTS `Messages`").unwrap();
-    text.insert_str(half, "SELECT nothing FROM nowhere;\n");
-    let broken = folder.file("broken");
-    std::fs::write(&broken, text).unwrap();
+    // The version of the schema is there by then, and the accounts are not.
+    let broken = broken_at(&file, "DROP TABLE IF EXISTS `Users`");
     let database = Database::new(Kind::MySql).await;
-    let store = database.store();
-    let failed = store.restore(&broken, false).await.unwrap_err();
-    assert!(failed.to_string().contains("nowhere"), "{failed}");
-    let refused = store.migrate().await.unwrap_err();
-    assert!(refused.to_string().contains("restore"), "{refused}");
-    store.close().await;
+    for replace in [false, true] {
+        let store = database.store();
+        let failed = store.restore(&broken, replace).await.unwrap_err();
+        assert!(failed.to_string().contains("nowhere"), "{failed}");
+        store.close().await;
+        let version = "SELECT COUNT(*) FROM SchemaProgress WHERE name = 'schema'";
+        assert_eq!(database.number(version).await, 1);
+        is_left_alone(&database, &folder).await;
+    }
     let store = database.store();
     assert_eq!(store.restore(&file, true).await.unwrap().messages, 10);
+    assert_eq!(store.check().await.unwrap(), SchemaState::Current);
     store.migrate().await.unwrap();
     store.close().await;
     database.drop().await;
     fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_while_it_is_restored_waits_for_its_end() {
+    let (fixture, _) = filled(Kind::MySql).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let slow = folder.file("slow");
+    std::fs::write(&slow, format!("SELECT SLEEP(3);\n{text}")).unwrap();
+    let database = Database::new(Kind::MySql).await;
+    let restore = {
+        let store = database.store();
+        tokio::spawn(async move { store.restore(&slow, false).await })
+    };
+    let loading = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                   WHERE DB = DATABASE() AND INFO LIKE 'SELECT SLEEP%'";
+    let loads = async {
+        while database.number(loading).await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), loads)
+        .await
+        .expect("the restore did not come so far");
+    // One that migrates waits for its turn; for one that does not, nothing is ready; another restore leaves it alone.
+    let node = database.store();
+    let migration = {
+        let node = node.clone();
+        tokio::spawn(async move { node.migrate().await })
+    };
+    assert_eq!(node.check().await.unwrap(), SchemaState::RestoreUnfinished);
+    let other = database.store();
+    let refused = other.restore(&file, true).await.unwrap_err();
+    assert!(refused.to_string().contains("stop the node"), "{refused}");
+    assert_eq!(restore.await.unwrap().unwrap().messages, 10);
+    let report = migration.await.unwrap().unwrap();
+    assert_eq!(report, gateway::store::MigrationReport::default());
+    assert_eq!(node.check().await.unwrap(), SchemaState::Current);
+    node.close().await;
+    other.close().await;
+    database.drop().await;
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_was_cut_short_while_it_emptied_the_database_is_not_served() {
+    use sqlx::{AssertSqlSafe, Executor as _};
+    let (fixture, _) = filled(Kind::MySql).await;
+    let folder = Folder::new();
+    let file = folder.file("backup");
+    fixture.store.backup(&file).await.unwrap();
+    fixture.store.close().await;
+    // Somebody who counts as no node, but holds a table that is to go.
+    let elsewhere = Database::new(Kind::MySql).await;
+    let mut other = elsewhere.mysql().await;
+    let name = fixture.database.url.rsplit('/').next().unwrap();
+    let hold = format!("BEGIN; SELECT * FROM {name}.SchemaProgress;");
+    other.execute(AssertSqlSafe(hold)).await.unwrap();
+    let store = fixture.database.store();
+    let restore = {
+        let (store, file) = (store.clone(), file.clone());
+        tokio::spawn(async move { store.restore(&file, true).await })
+    };
+    let mut killer = elsewhere.mysql().await;
+    let waiting = format!(
+        "SELECT CAST(ID AS SIGNED) FROM information_schema.PROCESSLIST \
+         WHERE DB = '{name}' AND INFO LIKE 'DROP%'"
+    );
+    let waits = async {
+        loop {
+            let waits: Option<i64> = sqlx::query_scalar(AssertSqlSafe(waiting.clone()))
+                .fetch_optional(&mut killer)
+                .await
+                .unwrap();
+            match waits {
+                Some(id) => break id,
+                None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let id = tokio::time::timeout(std::time::Duration::from_secs(20), waits)
+        .await
+        .expect("the restore did not come so far");
+    sqlx::query("KILL ?")
+        .bind(id)
+        .execute(&mut killer)
+        .await
+        .unwrap();
+    restore.await.unwrap().unwrap_err();
+    other.execute("ROLLBACK").await.unwrap();
+    drop((other, killer));
+    store.close().await;
+    is_left_alone(&fixture.database, &folder).await;
+
+    let store = fixture.database.store();
+    assert_eq!(store.restore(&file, true).await.unwrap().messages, 10);
+    assert_eq!(store.check().await.unwrap(), SchemaState::Current);
+    store.close().await;
+    fixture.database.drop().await;
+    elsewhere.drop().await;
 }

@@ -2,8 +2,8 @@
 //! carried out, the change is there once, the caller is told so, and no number is missing.
 
 use gateway::store::{
-    AppendOutcome, NewSession, OpenOutcome, ReadMark, RefreshRotation, RotationOutcome, Settings,
-    SharedStore, open,
+    AppendOutcome, ArchiveOrder, ArchiveOutcome, Archived, NewSession, OpenOutcome, ReadMark,
+    RefreshRotation, RotationOutcome, Settings, SharedStore, open,
 };
 use shared::{EventSeq, SenderType};
 
@@ -136,6 +136,37 @@ async fn a_message_is_stored_once_wherever_its_connection_is_lost() {
             // What it reads, and what it writes with its commit.
             assert_eq!(place, 2, "packets of one message's transaction");
         }
+    }
+    over.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_whose_commit_is_lost_moves_and_counts_everything_once() {
+    let over = Over::new().await;
+    let mut messages = 1;
+    for cut in LOST {
+        for _ in 0..10 {
+            over.fixture.say(over.talk.by_client("old")).await;
+        }
+        messages += 10;
+        over.fixture.database.sql("DELETE FROM Outbox").await;
+        let old = "SELECT COUNT(*) FROM ArchivedMessages";
+        let before = over.fixture.database.number(old).await;
+        over.link.arm(At::Commit, cut);
+        let order = ArchiveOrder {
+            before: at(100),
+            batch: 4,
+            dry_run: false,
+        };
+        let outcome = over.store.archive(order).await.unwrap();
+        assert!(over.link.has_cut());
+        let moved = over.fixture.database.number(old).await - before;
+        assert_eq!(before + moved, messages - 1, "all but the newest, {cut:?}");
+        let told = Archived {
+            conversations: 1,
+            messages: moved.unsigned_abs(),
+        };
+        assert_eq!(outcome, ArchiveOutcome::Done(told), "{cut:?}");
     }
     over.end().await;
 }

@@ -24,6 +24,7 @@ mod link;
 mod log;
 mod messages;
 mod opening;
+mod optimize;
 mod schema;
 mod servers;
 mod sessions;

@@ -199,3 +199,22 @@ async fn a_server_that_takes_short_statements_only_gets_short_ones() {
     is_sound(&own.fixture.database).await;
     store.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_its_clock_is_ahead_is_seen() {
+    let own = Own::new().await;
+    let ahead = async |init: &str| {
+        let sql = format!("SET GLOBAL init_connect = '{init}'");
+        own.server.sql(&[&sql]).await;
+        let store = open(&own.settings(own.server.port)).unwrap();
+        let ahead = store.inspect().await.unwrap().ahead_ms;
+        store.close().await;
+        ahead
+    };
+    let near = 20_000;
+    assert!(ahead("").await.abs() < near);
+    for seconds in [3_600, -7_200] {
+        let told = ahead(&format!("SET timestamp = UNIX_TIMESTAMP() + {seconds}")).await;
+        assert!((told - seconds * 1_000).abs() < near, "{told}");
+    }
+}

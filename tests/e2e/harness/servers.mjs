@@ -25,8 +25,18 @@ export class Database {
     const database = new Database();
     database.name = name;
     database.url = url.href;
-    database.pool = mysql.createPool({ uri: url.href, timezone: 'Z', connectionLimit: 2, multipleStatements: true });
+    database.connect();
     return database;
+  }
+
+  connect() {
+    this.pool = mysql.createPool({ uri: this.url, timezone: 'Z', connectionLimit: 2, multipleStatements: true });
+  }
+
+  /** Leaves nobody of the test's own connected; the next query connects anew. */
+  async disconnect() {
+    await this.pool.end();
+    this.connect();
   }
 
   /** The rows of a query, or what a statement did. */

@@ -44,6 +44,21 @@ impl TlsFiles {
         self.ca.is_none() && self.client.is_none()
     }
 
+    /// Somebody who connects, with the certificates as they are just now.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read, or an address that is none.
+    pub fn client(&self, address: ConnectionInfo) -> RedisResult<Client> {
+        if self.is_none() {
+            return Client::open(address);
+        }
+        let certificates = self.read().map_err(|useless| {
+            RedisError::from((ErrorKind::InvalidClientConfig, "TLS", useless.to_string()))
+        })?;
+        Client::build_with_tls(address, certificates)
+    }
+
     /// Reads them all.
     ///
     /// # Errors
@@ -126,13 +141,7 @@ impl Door {
         let settings = self.address.redis_settings().clone();
         let settings = settings.set_protocol(protocol).set_skip_set_lib_name();
         let address = self.address.clone().set_redis_settings(settings);
-        if self.tls.is_none() {
-            return Client::open(address);
-        }
-        let certificates = self.tls.read().map_err(|useless| {
-            RedisError::from((ErrorKind::InvalidClientConfig, "TLS", useless.to_string()))
-        })?;
-        Client::build_with_tls(address, certificates)
+        self.tls.client(address)
     }
 }
 

@@ -268,8 +268,9 @@ async fn move_batch(
     Ok(moved)
 }
 
-/// The first messages after a place, each with its time. Never the newest of the conversation, which is shown with it; never the
-/// newest of all, whose id an adopted SQLite table would give again; and none that is still to be published.
+/// The first messages after a place, each with its time. Never the newest of the conversation, which is shown with it; none that is still
+/// to be published; and none from the one on that has the highest id of all, which an adopted table may give again: it is not always a
+/// conversation's newest, as the old system's messages are numbered by their times.
 fn old_query(
     dialect: Dialect,
     conversation: ConversationId,
@@ -279,15 +280,17 @@ fn old_query(
 ) -> Query {
     Query::new(format!(
         "SELECT m.seq, {} FROM Messages m WHERE m.conversationId = ? AND m.seq > ? AND m.seq < ? \
-         AND m.id < (SELECT MAX(n.id) FROM Messages n) \
-         AND m.eventSeq < COALESCE((SELECT MIN(o.firstEventSeq) FROM Outbox o WHERE o.conversationId = ?), {}) \
+         AND m.seq < COALESCE((SELECT n.seq FROM Messages n WHERE n.conversationId = ? \
+         AND n.id = (SELECT MAX(h.id) FROM Messages h)), {max}) \
+         AND m.eventSeq < COALESCE((SELECT MIN(o.firstEventSeq) FROM Outbox o WHERE o.conversationId = ?), {max}) \
          ORDER BY m.seq LIMIT ?",
         dialect.millis("m.createdAt"),
-        i64::MAX
+        max = i64::MAX
     ))
     .bind(conversation)
     .bind(after)
     .bind(last)
+    .bind(conversation)
     .bind(conversation)
     .bind(limit)
 }

@@ -203,8 +203,8 @@ impl Fault {
             Self::Overtaken => "others kept changing the same rows".to_owned(),
             Self::Full(full) => full.to_string(),
             Self::Sql(sqlx::Error::Database(error)) => match mysql_code(error.as_ref()) {
-                // These name tables and columns, nothing else.
-                Some(NO_SUCH_TABLE | UNKNOWN_COLUMN | 1044 | 1049 | 1064 | 1364) => {
+                // These name tables, columns and users, nothing else.
+                Some(NO_SUCH_TABLE | UNKNOWN_COLUMN | 1044 | 1049 | 1064 | 1142 | 1364) => {
                     error.message().to_owned()
                 }
                 Some(1045) => {

@@ -3,7 +3,8 @@
 //! After a restore the numbers go on far beyond those of the backup. What was handed out since and is lost now, is still
 //! known to others: the place a client will `sync` from, the place where the bus stands, ids in tokens that are still good.
 //! None of them may ever mean something else, so each conversation's `lastEventSeq` and the tables' next ids jump ahead. A
-//! client or a bus that meets the jump takes it for a gap, which each of them can mend.
+//! client or a bus that meets the jump takes it for a gap, which each of them can mend. What was handed out after an earlier restore of
+//! the same backup is known to others as well, and to no database any more: so they jump the further the later it is.
 
 mod tools;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::time::sleep;
 
@@ -24,12 +26,17 @@ use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;
 use super::schema;
+use crate::store::types::UNFINISHED_RESTORE;
 use crate::store::{Restored, Settings, StoreError, UpkeepError};
 
 /// How far numbers jump after a restore: more than was ever written between two backups, and little of an INT.
 const JUMP: i64 = 1_000_000;
 
-/// How long connections of our own may take to let a file go.
+/// Since when the clock counts by which numbers jump, seconds since 1970: the beginning of 2025. An id a second is more than accounts and
+/// conversations need between two restores, and fits an INT for sixty years; of `eventSeq`, which is a BIGINT, there is one a millisecond.
+const CLOCK_BEGINS: i64 = 1_735_689_600;
+
+/// How long connections that have been ended may take to let a file or a database go.
 const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// The line that the tools end a whole dump with.
@@ -61,6 +68,12 @@ impl SqlStore {
         let file = private(partial).map_err(named)?;
         match self.dialect() {
             Dialect::MySql => {
+                let mut conn = self.db.unhurried().await?;
+                // A backup of a part would be restored as if it were all.
+                if schema::is_half_restored(&mut conn, Dialect::MySql).await? {
+                    return Err(UpkeepError::Hindered(UNFINISHED_RESTORE.to_owned()));
+                }
+                drop(conn);
                 tools::dump(&self.address, file.try_clone().map_err(named)?).await?;
                 is_whole_dump(partial).map_err(named)?;
             }
@@ -94,24 +107,30 @@ impl SqlStore {
 
     async fn put_back_dump(&self, from: &Path, replace: bool) -> Result<Restored, UpkeepError> {
         is_whole_dump(from).map_err(|error| file_error(from, error))?;
+        // Before anything is dropped.
+        tools::find_loader()?;
         let mut conn = self.db.unhurried().await?;
-        let others = Query::new(
-            "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
-             WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
-        );
-        if conn.first(others).await?.map_or(Ok(0), |row| row.int())? > 0 {
-            return Err(UpkeepError::Hindered(
-                "others are connected to this database: stop the nodes first".to_owned(),
-            ));
-        }
+        is_alone(&mut conn).await?;
+        // Whoever begins to migrate just now has done so by then, and is seen; later ones wait until this connection ends.
+        schema::take_turn(&mut conn).await?;
+        is_alone(&mut conn).await?;
+        let mark = schema::RESTORE_UNFINISHED;
         let tables = conn
-            .all(Query::new(
-                "SELECT TABLE_TYPE, TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()",
-            ))
+            .all(Query::new(format!(
+                "SELECT TABLE_TYPE, TABLE_NAME FROM information_schema.TABLES \
+                 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME <> '{mark}'",
+            )))
             .await?;
         if !tables.is_empty() && !replace {
             return Err(not_empty());
         }
+        // An account without the right to must not leave a mark that it can't take away. There is no such table.
+        conn.raw("DROP TABLE IF EXISTS RestoreRights").await?;
+        // Before the first table goes: while it is there, no node serves this database. One may be there from before.
+        conn.raw(&format!(
+            "CREATE TABLE IF NOT EXISTS {mark} (id INT NOT NULL PRIMARY KEY)"
+        ))
+        .await?;
         conn.raw("SET SESSION foreign_key_checks = 0").await?;
         for row in tables {
             let mut cells = row.cells();
@@ -122,20 +141,16 @@ impl SqlStore {
             let name = cells.text()?.replace('`', "``");
             conn.raw(&format!("DROP {kind} `{name}`")).await?;
         }
-        // While it is there, no node takes this database for one that it may bring up to date and serve.
-        let mark = schema::RESTORE_UNFINISHED;
-        conn.raw(&format!(
-            "CREATE TABLE {mark} (id INT NOT NULL PRIMARY KEY)"
-        ))
-        .await?;
-        drop(conn);
+        let turn = conn;
         let file = File::open(from).map_err(|error| file_error(from, error))?;
         tools::load(&self.address, file).await?;
+        // The other may have been idle for longer than the way to the database bears.
         let mut conn = self.db.unhurried().await?;
         schema::bring_up_to_date(&mut conn, Dialect::MySql).await?;
         jump(&mut conn, Dialect::MySql).await?;
         let restored = count(&mut conn).await?;
         conn.raw(&format!("DROP TABLE {mark}")).await?;
+        drop(turn);
         Ok(restored)
     }
 
@@ -191,6 +206,27 @@ impl SqlStore {
         copy.sync_all().map_err(to)?;
         put_in_place(&partial, &target)?;
         Ok(restored)
+    }
+}
+
+/// Fails where others are connected to this MySQL database.
+async fn is_alone(conn: &mut Conn) -> Result<(), UpkeepError> {
+    // What has just ended may be seen for a moment.
+    let give_up = Instant::now() + LETTING_GO;
+    loop {
+        let others = Query::new(
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+             WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
+        );
+        if conn.first(others).await?.map_or(Ok(0), |row| row.int())? == 0 {
+            return Ok(());
+        }
+        if Instant::now() > give_up {
+            return Err(UpkeepError::Hindered(
+                "others are connected to this database: stop the nodes first".to_owned(),
+            ));
+        }
+        sleep(LETTING_GO / 20).await;
     }
 }
 
@@ -289,8 +325,15 @@ async fn is_sound(conn: &mut Conn) -> Result<(), UpkeepError> {
 
 /// See the top of this file. What was still to be published is on the way to nobody any more.
 async fn jump(conn: &mut Conn, dialect: Dialect) -> Result<(), Fault> {
+    let clock_ms = (Utc::now().timestamp_millis() - CLOCK_BEGINS * 1000).max(0);
+    let greatest = match dialect {
+        Dialect::MySql => "GREATEST",
+        Dialect::Sqlite => "MAX",
+    };
     let mut statements = vec![
-        format!("UPDATE Conversations SET lastEventSeq = lastEventSeq + {JUMP}"),
+        format!(
+            "UPDATE Conversations SET lastEventSeq = {greatest}(lastEventSeq + {JUMP}, {clock_ms})"
+        ),
         "DELETE FROM Outbox".to_owned(),
     ];
     for (table, others) in [
@@ -309,7 +352,7 @@ async fn jump(conn: &mut Conn, dialect: Dialect) -> Result<(), Fault> {
                 highest = highest.max(row.cells().opt_int()?.unwrap_or(0));
             }
         }
-        let next = highest + JUMP;
+        let next = (highest + JUMP).max(clock_ms / 1000);
         match dialect {
             Dialect::MySql => {
                 statements.push(format!("ALTER TABLE {table} AUTO_INCREMENT = {next}"));

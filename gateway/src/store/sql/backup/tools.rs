@@ -34,11 +34,19 @@ pub(super) async fn dump(address: &str, to: File) -> Result<(), UpkeepError> {
     .await
 }
 
+/// The programs that run a dump's statements.
+const LOADERS: [&str; 2] = ["mariadb", "mysql"];
+
+/// Fails where there is no program to `load` with.
+pub(super) fn find_loader() -> Result<(), UpkeepError> {
+    find(LOADERS).map(drop)
+}
+
 /// Runs a dump's statements in a database.
 pub(super) async fn load(address: &str, from: File) -> Result<(), UpkeepError> {
     run(
         address,
-        ["mariadb", "mysql"],
+        LOADERS,
         &["--default-character-set=utf8mb4"],
         from.into(),
         Stdio::null(),

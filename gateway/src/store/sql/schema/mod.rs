@@ -15,12 +15,14 @@ use super::conn::{Conn, Inner};
 use super::dialect::Dialect;
 use super::fault::Fault;
 use super::query::Query;
+use crate::store::types::UNFINISHED_RESTORE;
 use crate::store::{MigrationReport, Schema, SchemaState, StoreError};
 
 /// The version of all that `migrate` makes: the numbered files and the added columns. To be raised with either.
 const VERSION: i64 = 4;
 
-/// A table that is there while a restore is under way.
+/// A table that is there while a restore is under way, and stays where it was cut short: nobody serves this database, nor
+/// brings it up to date. No row of `SchemaProgress`, which comes anew with the backup.
 pub(super) const RESTORE_UNFINISHED: &str = "RestoreUnfinished";
 
 /// How long a node waits, in seconds, while another migrates.
@@ -34,17 +36,19 @@ impl Schema for SqlStore {
         if dialect == Dialect::MySql {
             take_turn(&mut conn).await?;
         }
-        let unfinished = RESTORE_UNFINISHED.to_lowercase();
-        if tables(&mut conn, dialect).await?.contains(&unfinished) {
-            return Err(StoreError::Internal(
-                "a restore was not finished: run gateway restore again, with --replace-everything"
-                    .into(),
-            ));
+        if is_half_restored(&mut conn, dialect).await? {
+            return Err(StoreError::Internal(UNFINISHED_RESTORE.into()));
         }
         Ok(bring_up_to_date(&mut conn, dialect).await?)
     }
 
     async fn check(&self) -> Result<SchemaState, StoreError> {
+        // Before the version: what of the backup is there already may have brought one.
+        if let Some(mark) = restore_mark(self.dialect())
+            && self.db.first_of_all(mark).await?.is_some()
+        {
+            return Ok(SchemaState::RestoreUnfinished);
+        }
         let query = Query::new("SELECT value FROM SchemaProgress WHERE name = 'schema'");
         match self.db.first_of_all(query).await {
             // A later version only adds: this program still works with it while a new one is rolled out.
@@ -61,6 +65,25 @@ impl Schema for SqlStore {
             replica.stop.cancel();
             replica.db.close().await;
         }
+    }
+}
+
+/// Whether a restore was not finished.
+pub(super) async fn is_half_restored(conn: &mut Conn, dialect: Dialect) -> Result<bool, Fault> {
+    match restore_mark(dialect) {
+        Some(mark) => Ok(conn.first(mark).await?.is_some()),
+        None => Ok(false),
+    }
+}
+
+/// Answers a row where a restore was not finished. On SQLite one is there as a whole, or not at all.
+fn restore_mark(dialect: Dialect) -> Option<Query> {
+    match dialect {
+        Dialect::MySql => Some(Query::new(format!(
+            "SELECT 1 FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = '{RESTORE_UNFINISHED}'"
+        ))),
+        Dialect::Sqlite => None,
     }
 }
 
@@ -82,8 +105,8 @@ pub(super) async fn bring_up_to_date(
     Ok(report)
 }
 
-/// Waits until no other node migrates this database. The lock ends with the connection.
-async fn take_turn(conn: &mut Conn) -> Result<(), Fault> {
+/// Waits until nobody else migrates or restores this MySQL database. The lock ends with the connection.
+pub(super) async fn take_turn(conn: &mut Conn) -> Result<(), Fault> {
     let query =
         Query::new("SELECT GET_LOCK(CONCAT('chat-migrate-', MD5(DATABASE())), ?)").bind(TURN);
     let row = conn.first(query).await?.ok_or(sqlx::Error::RowNotFound)?;
