@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::chart::{self, Bar};
-use super::plan::{ROWS, Results, Row, Run, faults, thousands};
+use super::plan::{Cell, ROWS, Results, Row, Run, faults, thousands};
 use super::systems::System;
 use crate::report::{Outcome, Report};
 
@@ -41,11 +41,8 @@ pub(super) fn table(results: &Results) -> String {
             let cell = row.figure(results, system);
             cell.map_or_else(|| "-".to_owned(), |cell| cell.text)
         };
-        let verdict = match row.figure(results, System::Gateway) {
-            Some(own) if row.is_reached(&own) => "reached",
-            Some(_) => "missed",
-            None => "",
-        };
+        let own = row.figure(results, System::Gateway);
+        let verdict = own.map_or_else(String::new, |own| verdict(row, results, &own));
         let limit = row.limit(results).map(|cell| cell.text).unwrap_or_default();
         // Writing to a string can't fail.
         let _ = writeln!(
@@ -59,6 +56,25 @@ pub(super) fn table(results: &Results) -> String {
         );
     }
     text
+}
+
+/// Whether a figure reaches its goal, and where it does not, whether anything could.
+fn verdict(row: &Row, results: &Results, own: &Cell) -> String {
+    if row.is_reached(own) {
+        return "reached".to_owned();
+    }
+    let limit = row.limit(results).filter(|limit| !row.is_reached(limit));
+    match (limit, &own.values[..], row.goal) {
+        (Some(limit), [own, ..], [goal, ..]) => match limit.values[..] {
+            [limit, ..] => format!(
+                "missed: the limit by itself is {:.2} of the goal, this {:.2} of the limit",
+                limit / goal,
+                own / limit
+            ),
+            [] => "missed".to_owned(),
+        },
+        _ => "missed".to_owned(),
+    }
 }
 
 fn page(about: &About, results: &Results) -> String {
@@ -237,6 +253,31 @@ mod tests {
             lossy.contains("**21,000, 3 lost**") && lossy.ends_with("| missed |"),
             "{lossy}"
         );
+    }
+
+    #[test]
+    fn a_goal_that_the_machine_itself_misses_is_told() {
+        let mut results = results(Counts::default());
+        let report = results.runs.remove(&(System::Gateway, Run::Chat)).unwrap();
+        results
+            .runs
+            .insert((System::Gateway, Run::FanoutOne), report);
+        for (limit, verdict) in [
+            (2.0, "| missed |"),
+            (
+                2.9,
+                "| missed: the limit by itself is 1.07 of the goal, this 1.03 of the limit |",
+            ),
+        ] {
+            results.writes = vec![crate::limits::Writes {
+                frames_per_write: 1,
+                sockets: 1_000,
+                frames_per_second: 1.0,
+                cpu_seconds_per_million: limit,
+            }];
+            let row = row_of(&table(&results), "| fan-out, one event");
+            assert!(row.ends_with(verdict), "{row}");
+        }
     }
 
     #[test]
