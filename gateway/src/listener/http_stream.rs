@@ -12,7 +12,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// See the module.
+/// See the module. What takes it over must take it apart: once the last answer is kept, nothing that is written to it as a whole
+/// goes out.
 #[derive(Debug)]
 pub struct HttpStream {
     tcp: TcpStream,

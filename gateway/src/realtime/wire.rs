@@ -31,7 +31,7 @@ pub(super) struct Wire {
     socket: WebSocketStream<Reader>,
     /// The writing half; an outbox has it while a connection rides on this.
     sink: Option<Sink>,
-    /// What is to be written before anything else, as long as no connection has ridden on this.
+    /// What is to be written before anything else. `None` once a connection rides on this: its outbox has it.
     opening: Option<Frame>,
     /// Reading failed: what is left of the stream means nothing.
     broken: bool,

@@ -165,16 +165,22 @@ async fn what_was_handed_out_since_never_means_something_else(kind: Kind) {
     fixture_of_old.end().await;
 }
 
-/// One backup is restored, people chat on, and it is restored again: into the same database, or into a new one that knows of nothing.
+/// One backup is restored, people chat on, and it is restored again: into the same database, or into a new one that knows of nothing. Then
+/// the same with a backup of what was restored, whose numbers have jumped already.
 async fn what_was_handed_out_after_one_restore_means_nothing_else_after_the_next(kind: Kind) {
     let (fixture, talk) = filled(kind).await;
     let folder = Folder::new();
     let file = folder.file("backup");
     fixture.store.backup(&file).await.unwrap();
     fixture.end().await;
+    let (database, store) = back(&file, kind).await;
+    let jumped = folder.file("jumped");
+    store.backup(&jumped).await.unwrap();
+    store.close().await;
+    database.drop().await;
     let mut handed_out = (0, 0, 0);
-    for _ in 0..3 {
-        let (database, store) = back(&file, kind).await;
+    for file in [&file, &file, &jumped, &jumped] {
+        let (database, store) = back(file, kind).await;
         let fixture = Fixture { database, store };
         let message = fixture.say(talk.by_client("between")).await;
         let user = fixture.client("between@example.com").await;

@@ -187,7 +187,8 @@ fn paper(found: &Figures) -> String {
     let mut text = format!(
         "\n## A million connections and 100,000 messages a second\n\n\
          On paper, from the figures above, on machines such as this one: a node has {NODE_CORES} cores and {:.0} GB, and cores and memory are\n\
-         used to {:.0}%. Traffic as in the table of nodes: {:.0} deliveries a message.\n\n",
+         used to {:.0}%. Traffic as in the table of nodes: {:.0} deliveries a message. Of Redis and MySQL the dearer figure counts, be it from the\n\
+         table of nodes or that of conversations.\n\n",
         NODE_BYTES / 1e9,
         LOADED * 100.0,
         two.deliveries_per_message
@@ -230,7 +231,7 @@ fn paper(found: &Figures) -> String {
     line(
         "MySQL",
         format!(
-            "{mariadb:.1} \u{b5}s x 100,000 = {mariadb_cores:.1} cores; on servers of 16 cores at {:.0}%, **{} servers**, by conversation. Stored: {} bytes \
+            "{mariadb:.1} \u{b5}s x 100,000 = {mariadb_cores:.1} cores; servers of 16 cores at {:.0}%, by conversation: **{}**. Stored: {} bytes \
              a message with its log and indexes x 100,000 x 86,400 = {:.1} TB a day, and `Messages.id`, an INT, ends after \
              2,147,483,647 / 100,000 = {:.1} hours.",
             LOADED * 100.0,

@@ -67,45 +67,26 @@ impl SqlStore {
             |tx| append(tx, dialect, batch, &times, admit, &mark),
             stands: |drawn_up| is_stored(tx, dialect, drawn_up, &mark)
         )?;
-        if drawn_up.awaits_ids {
-            if answers.is_empty() {
-                self.find_ids(&mut drawn_up).await?;
-            } else {
-                number_as_written(
-                    &answers,
-                    drawn_up.step,
-                    &mut drawn_up.fresh,
-                    &mut drawn_up.noted,
-                )?;
-            }
+        // None where the commit was in doubt, and the batch was found.
+        if let (Some(answers), true) = (answers, drawn_up.awaits_ids) {
+            number_as_written(
+                &answers,
+                drawn_up.step,
+                &mut drawn_up.fresh,
+                &mut drawn_up.noted,
+            )?;
         }
         Ok(drawn_up.outcome())
-    }
-
-    /// The ids of a batch that is stored, though the commit's answer was lost. Its outbox entries are left to the sweep.
-    async fn find_ids(&self, drawn_up: &mut DrawnUp) -> Result<(), Fault> {
-        let Some((first, _)) = drawn_up.fresh.first() else {
-            return Ok(());
-        };
-        let query = Query::new(
-            "SELECT messageId FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
-        )
-        .bind(first.conversation_id)
-        .bind(first.event_seq);
-        let row = self.db.first(query).await?;
-        let first = row.ok_or(sqlx::Error::RowNotFound)?.int()?;
-        number_messages(&mut drawn_up.fresh, first, drawn_up.step);
-        drawn_up.noted.clear();
-        Ok(())
     }
 }
 
 /// Whether a batch is stored whose transaction is in doubt. Its first message speaks for all, and is known by the mark that
-/// its change bears in the log: where a server died, another sender's message may have taken its number and even its id.
+/// its change bears in the log: where a server died, another sender's message may have taken its number and even its id. Where
+/// ids were to come with the commit, they are found here; the outbox entries are then left to the sweep.
 async fn is_stored(
     tx: &mut Tx,
     dialect: Dialect,
-    drawn_up: &DrawnUp,
+    drawn_up: &mut DrawnUp,
     mark: &str,
 ) -> Result<bool, Fault> {
     let Some((first, _)) = drawn_up.fresh.first() else {
@@ -113,14 +94,23 @@ async fn is_stored(
     };
     lock_conversation(tx, dialect, first.conversation_id).await?;
     let query = Query::new(
-        "SELECT payload FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
+        "SELECT messageId, payload FROM ConversationEvents WHERE conversationId = ? AND eventSeq = ?",
     )
     .bind(first.conversation_id)
     .bind(first.event_seq);
-    match tx.first(query).await? {
-        Some(row) => Ok(row.cells().opt_text()?.as_deref() == Some(mark)),
-        None => Ok(false),
+    let Some(row) = tx.first(query).await? else {
+        return Ok(false);
+    };
+    let mut cells = row.cells();
+    let (first_id, payload) = (cells.opt_int()?, cells.opt_text()?);
+    if payload.as_deref() != Some(mark) {
+        return Ok(false);
     }
+    if let (Some(first_id), true) = (first_id, drawn_up.awaits_ids) {
+        number_messages(&mut drawn_up.fresh, first_id, drawn_up.step);
+        drawn_up.noted.clear();
+    }
+    Ok(true)
 }
 
 /// A batch that is decided, and written unless that was left for the commit.

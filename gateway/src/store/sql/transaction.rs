@@ -141,28 +141,32 @@ impl Tx {
 
     /// Answers what the statements did that were left for the commit.
     pub(super) async fn commit(mut self) -> Result<Vec<Answer>, Uncommitted> {
-        let mut answers = Vec::new();
-        if self.state == State::Begun {
-            let mut queries = std::mem::take(&mut self.last);
-            let before = queries.len();
-            let asked = if queries.is_empty() {
-                self.conn.raw("COMMIT").await
-            } else {
-                queries.push(Query::new("COMMIT"));
-                self.conn.call(&queries, &mut answers).await
-            };
-            if let Err(fault) = asked {
-                // MySQL leaves out what stands after a statement that it refuses.
-                let is_refused = answers.len() < before && !self.conn.spoiled;
-                if is_refused {
-                    self.rollback().await;
-                    return Err(Uncommitted::Failed(fault));
-                }
-                return Err(Uncommitted::InDoubt(fault));
+        let mut queries = std::mem::take(&mut self.last);
+        let left = queries.len();
+        let mut answers = Vec::with_capacity(left + 1);
+        if self.state != State::Begun {
+            return Ok(answers);
+        }
+        let asked = if left == 0 {
+            self.conn.raw("COMMIT").await
+        } else {
+            queries.push(Query::new("COMMIT"));
+            self.conn.call(&queries, &mut answers).await
+        };
+        if let Err(fault) = asked {
+            // MySQL leaves out what stands after a statement that it refuses. Where the connection is of no more use, nobody says
+            // how far it came: what has reached the server may yet be carried out.
+            if answers.len() < left && !self.conn.spoiled {
+                self.rollback().await;
+                return Err(Uncommitted::Failed(fault));
             }
-            if answers.pop().is_some() && answers.len() != before {
-                return Err(Uncommitted::InDoubt(unasked(answers.len(), before)));
+            return Err(Uncommitted::InDoubt(fault));
+        }
+        if left > 0 {
+            if answers.len() != left + 1 {
+                return Err(Uncommitted::InDoubt(unasked(answers.len(), left + 1)));
             }
+            answers.truncate(left);
         }
         self.state = State::Ended;
         Ok(answers)
@@ -201,8 +205,8 @@ fn unasked(answers: usize, asked: usize) -> Fault {
 /// transaction took effect. That must lock what the body locks, so that a transaction that is still under way on the
 /// server comes to its end before it is looked for. Where it does not hold, the body is run again.
 ///
-/// `with_answers`: with what the statements did that the body left for the commit ([`Tx::ask_with_commit`]); nothing, where the
-/// commit's answer was lost.
+/// `with_answers`: with what the statements did that the body left for the commit ([`Tx::ask_with_commit`]); `None` where the
+/// commit's answer was lost, and `stands` said that it took effect.
 macro_rules! transact {
     ($db:expr, |$tx:ident| $body:expr, stands: |$value:ident| $stands:expr) => {{
         // Held for all attempts: who has begun is not sent back to the end of the line.
@@ -222,7 +226,7 @@ macro_rules! transact {
                 Err(fault) if fault.is_worth_a_retry() && tries.next() => continue,
                 Err(fault) => break Err::<_, $crate::store::sql::fault::Fault>(fault),
             };
-            let stands = match &in_doubt {
+            let stands = match &mut in_doubt {
                 Some($value) => {
                     let $tx = &mut tx;
                     $stands.await
@@ -233,7 +237,7 @@ macro_rules! transact {
                 Ok(true) => {
                     tx.rollback().await;
                     match in_doubt.take() {
-                        Some(value) => break Ok((value, Vec::new())),
+                        Some(value) => break Ok((value, None)),
                         None => continue,
                     }
                 }
@@ -246,7 +250,7 @@ macro_rules! transact {
             };
             match outcome {
                 Ok(value) => match tx.commit().await {
-                    Ok(answers) => break Ok((value, answers)),
+                    Ok(answers) => break Ok((value, Some(answers))),
                     Err($crate::store::sql::transaction::Uncommitted::InDoubt(fault)) => {
                         if !tries.next() {
                             break Err(fault);

@@ -26,7 +26,8 @@ const TEXT: usize = 512 << 10;
 const UPDATED: usize = 64;
 
 /// Leaves all of a small batch to be written with the commit. The log's rows name their messages by the id that MySQL has given
-/// the first of them, which that table, having no numbers of its own to give, leaves as it is.
+/// the first of them, which that table, having no numbers of its own to give, leaves as it is. Until the answer is there, a
+/// message's id is how far it is from the first one's.
 pub(super) fn write_with_commit(
     tx: &mut Tx,
     step: i64,
@@ -125,7 +126,7 @@ pub(super) async fn insert_events(
     Ok(())
 }
 
-/// `message_id` is a message's id, said with its value.
+/// `message_id` says a message's id with one value: that id, or how far it is from the first one's.
 fn events_query(fresh: &[(Message, i64)], mark: &mut Option<&str>, message_id: &str) -> Query {
     let mut query = Query::new(
         "INSERT INTO ConversationEvents (conversationId, eventSeq, kind, actorId, messageId, unreadCount, \

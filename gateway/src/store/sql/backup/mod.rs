@@ -29,12 +29,14 @@ use super::schema;
 use crate::store::types::UNFINISHED_RESTORE;
 use crate::store::{Restored, Settings, StoreError, UpkeepError};
 
-/// How far numbers jump after a restore: more than was ever written between two backups, and little of an INT.
+/// How far numbers jump after a restore, at least: more than was ever written between two backups, and little of an INT. Further by the
+/// time since the backup's last change: an id a second is more than accounts and conversations need between two restores, of
+/// `eventSeq`, which is a BIGINT, there is one a millisecond.
 const JUMP: i64 = 1_000_000;
 
-/// Since when the clock counts by which numbers jump, seconds since 1970: the beginning of 2025. An id a second is more than accounts and
-/// conversations need between two restores, and fits an INT for sixty years; of `eventSeq`, which is a BIGINT, there is one a millisecond.
-const CLOCK_BEGINS: i64 = 1_735_689_600;
+/// Since when the clock counts by which numbers jump further, milliseconds since 1970, where the backup has no change that is later: the
+/// beginning of 2025.
+const CLOCK_BEGINS: i64 = 1_735_689_600_000;
 
 /// How long connections that have been ended may take to let a file or a database go.
 const LETTING_GO: Duration = Duration::from_secs(2);
@@ -127,10 +129,18 @@ impl SqlStore {
         // An account without the right to must not leave a mark that it can't take away. There is no such table.
         conn.raw("DROP TABLE IF EXISTS RestoreRights").await?;
         // Before the first table goes: while it is there, no node serves this database. One may be there from before.
+        let was_marked = schema::is_half_restored(&mut conn, Dialect::MySql).await?;
         conn.raw(&format!(
             "CREATE TABLE IF NOT EXISTS {mark} (id INT NOT NULL PRIMARY KEY)"
         ))
         .await?;
+        // A node that does not migrate takes no turn: one that came just before the mark serves for a moment yet.
+        if let Err(hindered) = is_alone(&mut conn).await {
+            if !was_marked {
+                conn.raw(&format!("DROP TABLE {mark}")).await?;
+            }
+            return Err(hindered);
+        }
         conn.raw("SET SESSION foreign_key_checks = 0").await?;
         for row in tables {
             let mut cells = row.cells();
@@ -325,14 +335,16 @@ async fn is_sound(conn: &mut Conn) -> Result<(), UpkeepError> {
 
 /// See the top of this file. What was still to be published is on the way to nobody any more.
 async fn jump(conn: &mut Conn, dialect: Dialect) -> Result<(), Fault> {
-    let clock_ms = (Utc::now().timestamp_millis() - CLOCK_BEGINS * 1000).max(0);
-    let greatest = match dialect {
-        Dialect::MySql => "GREATEST",
-        Dialect::Sqlite => "MAX",
+    let last = Query::new("SELECT MAX(createdAt) FROM ConversationEvents");
+    let last = match conn.first(last).await? {
+        Some(row) => row.cells().opt_int()?.unwrap_or(0),
+        None => 0,
     };
+    let since_ms = (Utc::now().timestamp_millis() - last.max(CLOCK_BEGINS)).max(0);
     let mut statements = vec![
         format!(
-            "UPDATE Conversations SET lastEventSeq = {greatest}(lastEventSeq + {JUMP}, {clock_ms})"
+            "UPDATE Conversations SET lastEventSeq = lastEventSeq + {}",
+            JUMP + since_ms
         ),
         "DELETE FROM Outbox".to_owned(),
     ];
@@ -352,7 +364,7 @@ async fn jump(conn: &mut Conn, dialect: Dialect) -> Result<(), Fault> {
                 highest = highest.max(row.cells().opt_int()?.unwrap_or(0));
             }
         }
-        let next = (highest + JUMP).max(clock_ms / 1000);
+        let next = highest + JUMP + since_ms / 1000;
         match dialect {
             Dialect::MySql => {
                 statements.push(format!("ALTER TABLE {table} AUTO_INCREMENT = {next}"));
