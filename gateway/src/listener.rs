@@ -148,6 +148,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]
@@ -161,5 +163,41 @@ mod tests {
         assert_eq!(given_up.expect("an option of Linux"), Some(UNTAKEN));
         assert!(stream.nodelay().expect("an option of TCP"));
         drop(client);
+    }
+
+    /// A write is what a client that comes in costs most: who takes the connection over writes the end of the handshake, too.
+    #[tokio::test]
+    async fn the_end_of_a_handshake_is_left_to_who_takes_over() {
+        let (sender, mut handed_over) = tokio::sync::mpsc::channel(1);
+        let upgrade = async move |mut request: axum::extract::Request| {
+            let coming = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let upgraded = coming.await.expect("an upgrade");
+                let parts = upgraded.downcast::<TokioIo<HttpStream>>();
+                let stream = parts.expect("the listener's own").io.into_inner();
+                sender.send(stream.into_parts()).await.expect("a listener");
+            });
+            StatusCode::SWITCHING_PROTOCOLS
+        };
+        let router = Router::new()
+            .route("/", axum::routing::get(upgrade))
+            .route("/plain", axum::routing::get(async || "answered"));
+        let listener = bind("127.0.0.1", 0).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(serve(listener, router, CancellationToken::new()));
+        let mut client = TcpStream::connect(address).await.expect("a listener");
+        // An answer before it on the same connection goes out by itself.
+        let plain = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(plain).await.expect("a connection");
+        let mut answer = [0; 1024];
+        let read = client.read(&mut answer).await.expect("an answer");
+        assert!(answer[..read].ends_with(b"answered"));
+        let ask = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+        client.write_all(ask).await.expect("a connection");
+        let (tcp, opening) = handed_over.recv().await.expect("a connection");
+        assert!(opening.starts_with(b"HTTP/1.1 101 ") && opening.ends_with(b"\r\n\r\n"));
+        drop(tcp);
+        let read = client.read(&mut answer).await.expect("its end");
+        assert_eq!(read, 0, "it was written as well");
     }
 }

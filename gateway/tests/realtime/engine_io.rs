@@ -387,19 +387,6 @@ async fn ask(server: &Server, path: &str) -> TcpStream {
     stream
 }
 
-/// A write is what a client that comes in costs most.
-#[tokio::test]
-async fn the_handshake_and_the_first_packet_come_in_one_write() {
-    let server = Server::start(settings()).await;
-    let mut stream = ask(&server, "/socket.io/?EIO=4&transport=websocket").await;
-    let mut answer = [0; 1024];
-    let read = within(stream.read(&mut answer)).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer[..read]);
-    let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    assert!(rest.contains("0{\"sid\":"), "{answer:?}");
-}
-
 /// Neither end has anything to say, and the client must know that it is in.
 #[tokio::test]
 async fn a_handshake_that_nothing_follows_is_not_kept_back() {
